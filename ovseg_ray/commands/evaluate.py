@@ -1,0 +1,69 @@
+"""`ovseg-ray evaluate` and `ovseg-ray table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovseg_ray.commands.options import Address, DataPath, Debug, LabelList, RunPath, Split, VocabularyFile, read_labels
+from ovseg_ray.errors import UserError
+
+EXAMPLES = ("ovseg-ray evaluate demo/lseg --data demo/world --out demo/lseg-val.json",)
+TABLE_EXAMPLES = ("ovseg-ray table demo/lseg-val.json",)
+
+
+def evaluate(
+    run: RunPath,
+    data: DataPath,
+    out: Annotated[Path, typer.Option(metavar="RESULT.json", help="Result file to write.")],
+    split: Split = None,
+    labels: LabelList = None,
+    vocabulary: VocabularyFile = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Also score shuffled label texts and parents' names.")
+    ] = False,
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a trained model on a data set: mIoU, accuracies, seen / unseen / harmonic.
+
+    Labels are those of the data set unless --labels or --vocabulary asks for others. The result file holds the
+    whole protocol; 'ovseg-ray table' prints it again.
+    """
+    asked = read_labels(labels, vocabulary)
+    from ovseg_ray.cluster import connect
+    from ovseg_ray.data import open_dataset
+    from ovseg_ray.evaluation.evaluate import evaluate as score
+    from ovseg_ray.evaluation.table import summary
+
+    dataset = open_dataset(data, split or _validation_split(data))
+    with connect(address, debug=debug):
+        result = score(run, dataset, labels=asked, controls=controls, out=out)
+    print(summary(result))
+
+
+def _validation_split(data: Path) -> str:
+    from ovseg_ray.data import list_splits
+
+    splits = list_splits(data)
+    if "val" in splits or len(splits) == 1:
+        return "val" if "val" in splits else splits[0]
+    raise UserError(f"{data}: has no split 'val'; name one with --split: {', '.join(splits)}")
+
+
+def table(
+    result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="What 'ovseg-ray evaluate' wrote.")],
+    classes: Annotated[bool, typer.Option("--classes", help="One line a label as well.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Print the table of a result file again."""
+    from ovseg_ray.evaluation import table as tables
+    from ovseg_ray.evaluation.result import read_result
+
+    found = read_result(result)
+    print(tables.markdown(found) if markdown else tables.summary(found))
+    if classes:
+        print(tables.per_class(found))

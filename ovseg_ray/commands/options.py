@@ -1,0 +1,80 @@
+"""Options that several verbs share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ovseg_ray.errors import UserError
+
+if TYPE_CHECKING:
+    from ovseg_ray.vocabulary import Vocabulary
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Ray cluster to run on: auto, host:6379 or ray://host:10001. Default: the cluster whose job this is, "
+        "else Ray is started on this machine.",
+    ),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors and what Ray logs.")]
+Split = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Split of the data set. Default: its validation split.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory that a training left (its --out).")]
+DataPath = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Data set: a COCO-style directory, images + index PNGs with classes.json, or a folder of images.",
+    ),
+]
+LabelList = Annotated[
+    str | None,
+    typer.Option(metavar="LABELS", help='What to look for: "sky, grass, a red car"; "car|automobile" adds a synonym.'),
+]
+VocabularyFile = Annotated[
+    str | None,
+    typer.Option(
+        "--vocabulary",
+        metavar="FILE",
+        help="YAML file of labels, synonyms and prompt templates, or the name of a shipped set, such as ade20k-150.",
+    ),
+]
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a verb: commands that work as printed."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def emit(result: Mapping[str, Any]) -> None:
+    """A result for other programs: one JSON line on stdout."""
+    print(json.dumps(result), flush=True)
+
+
+def say(text: str) -> None:
+    """A line for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def read_labels(labels: str | None, vocabulary: str | None) -> str | Vocabulary | None:
+    """What --labels or --vocabulary asks for; None if neither is given.
+
+    Raises:
+        UserError: both, or a file that is no vocabulary.
+    """
+    if vocabulary is None:
+        return labels
+    if labels is not None:
+        raise UserError("--labels and --vocabulary were both given; give one of them")
+    from ovseg_ray.vocabulary import Vocabulary
+
+    return Vocabulary.from_yaml(vocabulary)

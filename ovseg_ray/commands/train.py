@@ -1,0 +1,77 @@
+"""`ovseg-ray train` and `ovseg-ray config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovseg_ray.commands.options import Address, Debug, emit
+
+EXAMPLES = (
+    "ovseg-ray world data/world --scenes 1000",
+    "ovseg-ray train clip --data data/world --out runs/clip --set training.epochs=4",
+)
+CONFIG_EXAMPLES = ("ovseg-ray config lseg",)
+
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to train: clip or lseg.")]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE", help="YAML file, or the name of a shipped preset; over the method's defaults."
+    ),
+]
+
+
+def train(
+    method: MethodName,
+    out: Annotated[Path, typer.Option(metavar="RUN", help="Directory of the run; new, or one to --resume.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Data set; again for more of them. Replaces the paths of data.sources in --config."
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One configuration key, such as training.epochs=5."),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Training processes (one a GPU).")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Train a method and leave a run directory: configuration, metrics, checkpoints, model, provenance.
+
+    Defaults of the method, then --config, then --set; 'ovseg-ray config METHOD' lists every key.
+    """
+    from ovseg_ray.cluster import connect
+    from ovseg_ray.training import resolve_config
+    from ovseg_ray.training import train as run_training
+    from ovseg_ray.training.config import overrides_of
+
+    resolved = resolve_config(method, config, overrides_of(settings or [], data or [], config))
+    with connect(address, debug=debug):
+        run = run_training(resolved, out, workers=workers, resume=resume)
+    emit({"run": str(run.path), "model": str(run.model), "metrics": str(run.metrics_file)})
+
+
+def config(
+    method: MethodName,
+    file: ConfigFile = None,
+    debug: Debug = False,
+) -> None:
+    """List every configuration key of a method: its default, what is allowed, what it does.
+
+    The printed text is YAML that --config reads, so it is also where an own file starts from.
+    """
+    from ovseg_ray.commands.annotate import annotated_yaml
+    from ovseg_ray.methods.registry import get_method
+    from ovseg_ray.training.config import resolve_config
+
+    resolved = resolve_config(method, file, {})
+    print(f"method: {method}\nmodel:")
+    print(annotated_yaml(get_method(method).config_class.model_validate(resolved.model), depth=1))
+    print(annotated_yaml(resolved, skip=("method", "model")))

@@ -1,0 +1,222 @@
+"""The typed configuration: defaults, then a YAML file, then `key=value` from the command line.
+
+Every part of the system owns a frozen pydantic model derived from `Config`; unknown keys are errors that name
+the nearest known one, and every value is checked before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ovseg_ray.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+PRESETS = Path(__file__).parent / "configs"
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SourceConfig(Config):
+    """One data set among those trained on together."""
+
+    path: str = Field(description="directory of the data set")
+    split: str = Field("train", description="split to read")
+    vocabulary: str | None = Field(None, description="YAML vocabulary; default: the data set's own labels")
+    held_out: list[str] = Field([], description="labels whose pixels are ignored in training (zero-shot)")
+
+
+class DataConfig(Config):
+    """What is trained on, and how images reach the network."""
+
+    sources: list[SourceConfig] = Field([], description="data sets; `--data` fills this in")
+    validation_split: str = Field("val", description="split for mIoU during training")
+    validation_images: int = Field(64, ge=0, description="images of that split used (evenly spread); 0: all")
+    held_out: Literal["data set", "none"] = Field(
+        "data set", description="hold out the labels that the data set itself names as unseen, or none"
+    )
+    loader_workers: int = Field(0, ge=0, description="decoding processes for each training worker")
+    cache_images: bool = Field(False, description="keep decoded images in memory (small data sets)")
+
+
+class OptimizerConfig(Config):
+    """The optimiser of all parameter groups."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0, description="learning rate of a group with lr_scale 1")
+    backbone_lr_scale: float = Field(1.0, ge=0, description="lr factor of pretrained parameters; 0 freezes them")
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum, or Adam beta1")
+    beta2: float = Field(0.999, gt=0, lt=1, description="Adam beta2")
+
+
+class ScheduleConfig(Config):
+    """Learning rate over optimiser steps."""
+
+    name: Literal["constant", "cosine", "poly"] = "cosine"
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up, optimiser steps")
+    power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
+    final_scale: float = Field(0.0, ge=0, le=1, description="lr factor reached at the end (cosine, poly)")
+    per_epoch: bool = Field(False, description="update once per epoch instead of each step")
+
+
+class TrainingConfig(Config):
+    """The training loop, the same for every method."""
+
+    epochs: float = Field(10, gt=0, description="passes over the data; fractions allowed")
+    batch_size: int = Field(16, ge=1, description="images per optimiser step over all workers (global batch)")
+    accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    precision: Precision = Field("fp32", description="bf16/fp16: autocast; weights stay fp32")
+    channels_last: bool = Field(False, description="NHWC memory layout for images and weights")
+    clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0: none")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="exponential moving average of weights; 0: none")
+    compile: bool = Field(False, description="torch.compile the loss computation")
+    seed: int = Field(0, ge=0)
+    log_every: int = Field(10, ge=1, description="optimiser steps between metrics")
+    checkpoint_every: float = Field(1.0, gt=0, description="epochs between checkpoints")
+    validate_every: float = Field(1.0, ge=0, description="epochs between validations; 0: never")
+    keep_last: int = Field(1, ge=1, description="newest checkpoints kept")
+    keep_best: int = Field(1, ge=0, description="best checkpoints kept (by the validation metric)")
+    max_failures: int = Field(3, ge=0, description="worker failures survived by restarting from a checkpoint")
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UserError: the file is missing, unreadable, broken YAML, or not a mapping.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
+        raise UserError(f"{path}: {reason}; give the path of a YAML file") from error
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}:{where} is not valid YAML ({problem}); mend that line") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a {type(value).__name__}, not a mapping of configuration keys")
+    return value
+
+
+def resolve_preset(name: str) -> Path:
+    """Path of a configuration file: a path that exists, or the name of a shipped preset.
+
+    Raises:
+        UserError: neither.
+    """
+    if os.path.exists(name):
+        return Path(name)
+    shipped = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+    if name in shipped:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"did you mean the preset '{near[0]}'?" if near else f"shipped presets: {', '.join(shipped)}"
+    raise UserError(f"--config {name}: no such file or preset; {hint}")
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Turn `a.b=value` strings into a nested mapping; values are YAML scalars or lists.
+
+    Raises:
+        UserError: an item without `=`, or a value that is not YAML.
+    """
+    tree: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, raw = pair.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"--set {pair}: write key=value, for example --set training.epochs=5")
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {pair}: the value is not valid YAML") from error
+        if isinstance(value, str):
+            # YAML 1.1 reads 1e-3 (no dot) as a string; everybody who types it means a number
+            try:
+                value = float(value)
+            except ValueError:
+                value = str(value)
+        node = tree
+        *parents, leaf = key.strip().split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {pair}: '{part}' was already given a plain value")
+        node[leaf] = value
+    return tree
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` updated by `over`, mapping by mapping; lists and scalars are replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        known = result.get(key)
+        result[key] = merge(known, value) if isinstance(known, dict) and isinstance(value, dict) else value
+    return result
+
+
+def build(cls: type[C], values: Mapping[str, Any], source: str = "configuration") -> C:
+    """Validate `values` as a `cls`.
+
+    Raises:
+        UserError: the first offending key or value, with the nearest known key where one is unknown.
+    """
+    try:
+        return cls.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(cls, error)}") from error
+
+
+def _explain(cls: type[BaseModel], error: ValidationError) -> str:
+    # an unknown key is the likeliest cause of any other complaint, so it is named first
+    problems = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(cls, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+        prefix = "".join(f"{part}." for part in first["loc"][:-1])
+        hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key '{key}'; {hint}"
+    shown = repr(first.get("input"))
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{key} = {shown[:80]}: {message[:1].lower()}{message[1:]}"
+
+
+def _keys_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = cls
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if current is None:
+            return []
+    return list(current.model_fields)
+
+
+def dump(config: BaseModel) -> str:
+    """The resolved configuration as YAML, every key present."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,77 @@
+"""Evaluation of a finished run on Ray Data: the same number however the images are dealt out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.errors import UserError
+from ovseg_ray.evaluation.controls import parents_space, shuffled
+from ovseg_ray.evaluation.distributed import score_on_ray
+from ovseg_ray.evaluation.result import make_result, write_result
+from ovseg_ray.evaluation.scoring import LabelSpace
+from ovseg_ray.evaluation.spaces import label_space
+from ovseg_ray.methods.export import load_model
+from ovseg_ray.segmenter import Labels, Segmenter, find_model
+
+
+def evaluate(
+    run: str | Path,
+    dataset: DataSet,
+    *,
+    labels: Labels | None = None,
+    controls: bool = False,
+    out: Path | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Score a run on a data set. Ray must be connected (`ovseg_ray.cluster.connect`).
+
+    Every image counts: one that cannot be read ends the evaluation with its name, since a number over fewer
+    images than it claims is a wrong number.
+
+    Args:
+        run: a finished run, or its `model/` directory.
+        dataset: with masks.
+        labels: to predict with ("a, b", names, or a vocabulary), matched to the truth by `label_space`; default: the
+            data set's own, asked with the templates of the training.
+        controls: also score `shuffled` texts, and `parents` where the data set has a hierarchy.
+        out: result file to write.
+        workers: actors holding the model; default: one a GPU, else one for every two CPUs.
+
+    Returns:
+        The result (see `result.make_result`).
+
+    Raises:
+        UserError: no finished run, one that does not segment, no masks, an unreadable image or mask, labels that
+            name no class, or a result file that cannot be written.
+    """
+    if out is not None and out.is_dir():  # said now, not after the work
+        raise UserError(f"{out}: is a folder; give a file for the result, such as {out / 'result.json'}")
+    model = find_model(Path(run).absolute())
+    spaces = default_spaces(Segmenter(load_model(model)), dataset, labels, controls=controls)
+    started = time.monotonic()
+    matrices = score_on_ray(load_model, model, dataset, spaces, workers=workers)
+    result = make_result(dataset, spaces, matrices, model, seconds=time.monotonic() - started)
+    if out is not None:
+        write_result(out, result)
+    return result
+
+
+def default_spaces(
+    segmenter: Segmenter, dataset: DataSet, labels: Labels | None = None, *, controls: bool = False
+) -> list[LabelSpace]:
+    """The label spaces that `evaluate` scores; the first, "labels", is the one that results are quoted from.
+
+    Raises:
+        UserError: no label names a class.
+    """
+    own = dataset.require_masks()
+    asked = own.with_templates(segmenter.templates) if labels is None else segmenter.vocabulary(labels)
+    embed = segmenter.embeddings.embed
+    spaces = [label_space("labels", dataset, asked, embed)]
+    if controls:
+        spaces += [shuffled(spaces[0])] if len(asked) > 1 else []
+        spaces += [parents_space(dataset, embed, asked.templates)] if dataset.parents else []
+    return spaces

@@ -1,0 +1,180 @@
+"""The contract between a method and everything that trains, evaluates and serves it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ovseg_ray.config import Config, TrainingConfig
+from ovseg_ray.data.sample import DecodedSample
+from ovseg_ray.vocabulary import TextEncoder, Vocabulary
+
+Batch = dict[str, Tensor]
+# one sample, the index of its label set, and a generator seeded by (seed, epoch, image): never by worker or rank
+Transform = Callable[[DecodedSample, int, np.random.Generator], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All that a method knows of images before any label is named: computed once, cached, stored.
+
+    Attributes:
+        tensors: named tensors with the batch on axis 0.
+        size: (H, W) of the network's input.
+    """
+
+    tensors: Mapping[str, Tensor]
+    size: tuple[int, int]
+
+    def to(self, *args: Any, **kwargs: Any) -> Encoding:
+        """Every tensor through `Tensor.to`."""
+        return replace(self, tensors={k: v.to(*args, **kwargs) for k, v in self.tensors.items()})
+
+    def select(self, images: Tensor) -> Encoding:
+        """The encoding of some images of the batch, by their (n,) int64 indices."""
+        return replace(self, tensors={k: v[images] for k, v in self.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Prediction for a batch.
+
+    Attributes:
+        label_map: (B, H, W) int64 indices into the labels asked for.
+        confidence: (B, H, W) float32 in 0..1, softmax probability of the chosen label.
+    """
+
+    label_map: Tensor
+    confidence: Tensor
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share optimiser settings.
+
+    Attributes:
+        parameters: trained together.
+        lr_scale: factor on the configured learning rate.
+        backbone: pretrained, so that `optimizer.backbone_lr_scale` applies as well.
+        decay: whether weight decay applies.
+    """
+
+    parameters: list[nn.Parameter]
+    lr_scale: float = 1.0
+    backbone: bool = False
+    decay: bool = True
+
+
+class Method(nn.Module, ABC):
+    """A method of open-vocabulary segmentation, plain PyTorch.
+
+    A subclass is made by `Method(config)` from its own
+    `config_class` alone (no files), so that a saved model loads
+    from `model.json` and safetensors; `initialise` fetches pretrained parts before the first training step.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[Config]]
+    segments: ClassVar[bool] = True  # whether it answers `segment`; CLIP's dual encoder does not
+    config: Config
+    label_sets: tuple[Vocabulary, ...] = ()  # trained on, with the templates asked; set by `prepare` and by loading
+
+    # ---- training
+    @classmethod
+    def check_training(cls, training: TrainingConfig) -> None:
+        """Refuse settings of the loop that this method cannot honour; called before anything starts.
+
+        Raises:
+            UserError: names the key and the way out.
+        """
+
+    @classmethod
+    @abstractmethod
+    def transform(cls, config: Config, *, training: bool = True) -> Transform:
+        """What turns one sample into the tensors of a batch; picklable, runs in loader processes."""
+
+    @classmethod
+    def collate(cls, examples: Sequence[Mapping[str, Any]]) -> Batch:
+        """Stack the tensors of examples; override for ragged ones."""
+        return torch.utils.data.default_collate(list(examples))
+
+    def initialise(self) -> None:
+        """Load pretrained weights that the configuration names. Called once, before training from scratch.
+
+        Raises:
+            UserError: a missing or unfit weight file.
+        """
+        return None
+
+    def prepare(self, label_sets: Sequence[Vocabulary]) -> None:
+        """Fix the label sets that `batch["label_set"]` indexes; label embeddings are made here, once."""
+        return None
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss terms of a micro-batch, each a mean; their sum is minimised.
+
+        A term over nothing (no labelled pixel) is 0, never NaN.
+        """
+
+    def loss_weights(self, batch: Batch) -> dict[str, Tensor]:
+        """How much each mean of `losses` covers (labelled pixels, images), for exact global means.
+
+        The loop scales every term by its share of the global weight, so that the result depends on the global
+        batch and not on how it is cut into workers and micro-batches. Default: images, for every term.
+        """
+        return {}
+
+    def after_step(self) -> None:
+        """What the method does to itself after each optimiser step, without gradient (clamps, moving averages)."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All trainable parameters, each once."""
+        return [ParameterGroup([p for p in self.parameters() if p.requires_grad])]
+
+    # ---- inference
+    @property
+    @abstractmethod
+    def text_encoder(self) -> TextEncoder | None:
+        """The text tower that labels go through; None for a method that needs none."""
+
+    def use_text_encoder(self, encoder: TextEncoder) -> None:
+        """Take the text tower that was saved with the model; nothing to do for a method that holds its own.
+
+        Raises:
+            UserError: it does not fit the model.
+        """
+
+    @abstractmethod
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        """One (H, W, 3) uint8 RGB image as the network's normalised (3, h, w) float32 input."""
+
+    @abstractmethod
+    def encode(self, images: Tensor) -> Encoding:
+        """Everything that does not depend on labels, of (B, 3, h, w) preprocessed images."""
+
+    @abstractmethod
+    def scores(self, encoding: Encoding, text: Tensor) -> Tensor:
+        """Dense label scores (logits) at the method's own resolution.
+
+        Args:
+            encoding: of B images.
+            text: (N, D) float32, L2-normalised.
+
+        Returns:
+            (B, N, h', w') float32.
+        """
+
+    @abstractmethod
+    def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:
+        """Label map and confidence at `size` (H, W), streamed over labels and rows.
+
+        Equal to the argmax (lowest index at ties) and softmax of the upsampled `scores`, without a
+        B×N×H×W tensor ever existing.
+        """

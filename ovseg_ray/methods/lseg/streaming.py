@@ -1,0 +1,203 @@
+"""Label map and confidence at full size, in chunks of labels and rows.
+
+Argmax and softmax need no more than a running maximum and a running sum, so the score of a label at a pixel is
+computed, used and forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ovseg_ray.methods.base import Segmentation
+from ovseg_ray.methods.lseg.head_blocks import HeadBlock
+from ovseg_ray.methods.lseg.resampling import Axis
+
+LABELS_AT_ONCE = 128  # at most, so that a position in a chunk and a mark beside it fit 8 bits
+SCORES_AT_ONCE = 1_000_000  # elements of one full-size chunk: 4 MB in float32, near the cache
+
+
+@dataclass(frozen=True)
+class ScoreGrid:
+    """Scores of one image at half resolution, made for any rows and labels when asked.
+
+    Attributes:
+        features: (D, h, w) float32, the decoder's map.
+        inverse_norm: (h2, w2) float32 at half resolution of the padded input.
+        block: spatial regularisation, if any.
+    """
+
+    features: Tensor
+    inverse_norm: Tensor
+    block: HeadBlock | None
+
+    def raw(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
+        """Scores before the head block.
+
+        Args:
+            rows: first and one past the last half-resolution row.
+            weight: (k, D) label projection.
+            bias: (k,) label projection.
+
+        Returns:
+            (k, rows, w2).
+        """
+        height, width = self.inverse_norm.shape
+        norms = self.inverse_norm[rows[0] : rows[1]]
+        if self.features.shape[1:] == (height, width):
+            return self._project(rows, weight, bias) * norms
+        vertical = Axis.aligned(self.features.shape[1], height, weight.device).part(*rows)
+        horizontal = Axis.aligned(self.features.shape[2], width, weight.device)
+        start, stop = vertical.span()
+        # columns first: there are fewer rows to do it for
+        scores = horizontal.sample_columns(self._project((start, stop), weight, bias))
+        return vertical.shifted(start).sample(scores, 1).mul_(norms)
+
+    def _project(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
+        part = self.features[:, rows[0] : rows[1]]
+        return torch.addmm(bias[:, None], weight, part.flatten(1)).view(-1, *part.shape[1:])
+
+    def halo(self, rows: tuple[int, int]) -> tuple[int, int]:
+        """The rows that the head block needs to know for correct values in `rows`."""
+        depth = self.block.depth if self.block else 0
+        return max(rows[0] - depth, 0), min(rows[1] + depth, self.inverse_norm.shape[0])
+
+
+def segment_image(
+    grid: ScoreGrid, weight: Tensor, bias: Tensor, vertical: Axis, horizontal: Axis
+) -> tuple[Tensor, Tensor]:
+    """Label map and confidence of one image.
+
+    Args:
+        grid: its scores.
+        weight: (N, D) label projection.
+        bias: (N,) label projection.
+        vertical: output rows from half-resolution rows.
+        horizontal: output columns from half-resolution columns.
+
+    Returns:
+        (H, W) int64 and (H, W) float32.
+    """
+    first, counts = _distinct(torch.cat([weight, bias[:, None]], dim=1))
+    repeated = len(first) < len(weight)
+    chunks: list[Chunk] = [
+        (weight[part], bias[part], part, count.to(weight) if repeated else None)
+        for part, count in zip(first.split(LABELS_AT_ONCE), counts.split(LABELS_AT_ONCE), strict=True)
+    ]
+    label_rows, confidence_rows = [], []
+    height, width = len(vertical.low), len(horizontal.low)
+    step = max(1, SCORES_AT_ONCE // (width * min(len(first), LABELS_AT_ONCE)))
+    for start in range(0, height, step):
+        rows = vertical.part(start, min(start + step, height))
+        winner, confidence = _segment_rows(grid, chunks, rows, horizontal)
+        label_rows.append(winner)
+        confidence_rows.append(confidence)
+    return torch.cat(label_rows), torch.cat(confidence_rows)
+
+
+Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]  # weight, bias, label indices, how many labels share each
+
+
+def _segment_rows(grid: ScoreGrid, chunks: list[Chunk], vertical: Axis, horizontal: Axis) -> tuple[Tensor, Tensor]:
+    best = winner = total = None
+    start, _ = vertical.span()
+    vertical = vertical.shifted(start)
+    for half, (_, _, labels, counts) in zip(_half_resolution(grid, chunks, start, vertical), chunks, strict=True):
+        scores = vertical.sample(horizontal.sample_columns(half), 1)
+        top = scores.amax(0)
+        index = labels[_first_at(scores, top)]
+        exponentials = scores.sub_(top).exp_()
+        summed = exponentials.sum(0) if counts is None else torch.einsum("khw,k->hw", exponentials, counts)
+        if best is None or winner is None or total is None:
+            best, winner, total = top, index, summed
+            continue
+        # strictly greater: at a tie the earlier, lower label stays
+        highest = torch.maximum(top, best)
+        winner = torch.where(top > best, index, winner)
+        total = total * (best - highest).exp() + summed * (top - highest).exp()
+        best = highest
+    assert winner is not None, "there is at least one label"
+    assert total is not None
+    return winner, total.reciprocal()
+
+
+def _first_at(scores: Tensor, top: Tensor) -> Tensor:
+    """Lowest index on the first axis, of at most 128, where `scores` reaches its maximum `top`.
+
+    A third of the time of `Tensor.max`, which tracks indices slowly along this axis.
+    """
+    positions = torch.arange(len(scores), dtype=torch.uint8, device=scores.device)[:, None, None]
+    return (positions + (scores < top).to(torch.uint8).mul_(128)).amin(0).long()
+
+
+def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical: Axis) -> Iterator[Tensor]:
+    rows = (start, start + vertical.span()[1])
+    block = grid.block
+    if block is None:
+        for weight, bias, _, _ in chunks:
+            yield grid.raw(rows, weight, bias)
+        return
+    outer = grid.halo(rows)
+
+    def after(applications: int) -> Iterator[Tensor]:
+        for weight, bias, _, _ in chunks:
+            yield block.apply_some(grid.raw(outer, weight, bias).unsqueeze(0), maxima, applications)
+
+    # each application of the bottleneck block wants the maximum of its input over all labels: one pass each
+    maxima: list[Tensor] = []
+    for applications in range(block.depth if block.needs_maximum else 0):
+        maximum: Tensor | None = None
+        for scores in after(applications):
+            top = scores.amax(1, keepdim=True)
+            maximum = top if maximum is None else torch.maximum(maximum, top)
+        assert maximum is not None
+        maxima.append(maximum)
+    for scores in after(block.depth):
+        yield scores[0, :, rows[0] - outer[0] : rows[1] - outer[0]]
+
+
+def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the first of each set of equal rows, ascending, and the size of each set.
+
+    Equal labels must tie exactly, which products computed in different chunks do not promise: so they are computed
+    once, for the first of them.
+    """
+    _, group, sizes = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
+    positions = torch.arange(len(rows), device=rows.device)
+    first = torch.full_like(sizes, len(rows)).scatter_reduce(0, group, positions, "amin")
+    order = first.argsort()
+    return first[order], sizes[order]
+
+
+def segment(
+    features: Tensor,
+    inverse_norm: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    block: HeadBlock | None,
+    inner: tuple[int, int],
+    size: tuple[int, int],
+) -> Segmentation:
+    """Segment a batch at full size.
+
+    Args:
+        features: (B, D, h, w) the decoder's map.
+        inverse_norm: (B, 1, h2, w2) at half resolution of the padded input.
+        weight: (N, D) label projection.
+        bias: (N,) label projection.
+        block: spatial regularisation, if any.
+        inner: (H, W) of the unpadded input.
+        size: (H, W) wanted.
+    """
+    axes = [
+        Axis.to_pixels(source, 2 * source, kept, target, features.device)
+        for source, kept, target in zip(inverse_norm.shape[2:], inner, size, strict=True)
+    ]
+    images = [
+        segment_image(ScoreGrid(z.contiguous(), norm[0], block), weight, bias, *axes)
+        for z, norm in zip(features.float(), inverse_norm.float(), strict=True)
+    ]
+    return Segmentation(torch.stack([image[0] for image in images]), torch.stack([image[1] for image in images]))

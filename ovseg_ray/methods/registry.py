@@ -1,0 +1,33 @@
+"""Names of methods. A new method is one folder and one line here."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from ovseg_ray.errors import UserError
+from ovseg_ray.methods.base import Method
+
+_METHODS = {
+    "clip": "ovseg_ray.methods.clip:Clip",
+    "lseg": "ovseg_ray.methods.lseg:LSeg",
+}
+
+
+def method_names() -> list[str]:
+    """Names that `get_method` knows."""
+    return sorted(_METHODS)
+
+
+def get_method(name: str) -> type[Method]:
+    """The class of a method.
+
+    Raises:
+        UserError: no such method; names the nearest.
+    """
+    if name not in _METHODS:
+        near = difflib.get_close_matches(name, _METHODS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(method_names())}"
+        raise UserError(f"method '{name}' does not exist; {hint}")
+    module, _, attribute = _METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
