@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor
 from torchvision.models import mobilenet_v2
 
+from ovseg_ray.networks.batch_norm import fold_batch_norms, freeze_batch_norms
 from ovseg_ray.networks.image_encoder import ImageEncoder, load_strictly
 
 CLASSES = 1001  # of ImageNet networks that began in TensorFlow: 0 is "background"
@@ -37,7 +36,7 @@ class MobileNetV2Encoder(ImageEncoder):
         self._batch_norm = batch_norm
         self.features = mobilenet_v2().features[:18]
         if batch_norm == "fold":
-            _fold_batch_norms(self.features)
+            fold_batch_norms(self.features)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps at strides 4, 8, 16 and 32 (24, 32, 96, 320 channels), with stride 2 (16) in front where asked for."""
@@ -52,30 +51,18 @@ class MobileNetV2Encoder(ImageEncoder):
         """As `nn.Module.train`; frozen batch norms stay in eval mode."""
         super().train(mode)
         if self._batch_norm == "freeze":
-            for module in self.features.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
+            freeze_batch_norms(self.features)
         return self
 
-    def load_pretrained(self, path: str | Path) -> None:
+    def load_pretrained(self, weights: str | Path) -> None:
         """Take weights from a safetensors file with the keys of `torchvision.models.mobilenet_v2(num_classes=1001)`.
 
         Raises:
             UserError: no such file, not safetensors, or weights of another network.
         """
         whole = mobilenet_v2(num_classes=CLASSES)
-        load_strictly(whole, path)
+        load_strictly(whole, weights)
         features = whole.features[:18]
         if self._batch_norm == "fold":
-            _fold_batch_norms(features)
+            fold_batch_norms(features)
         self.features.load_state_dict(features.state_dict())
-
-
-def _fold_batch_norms(root: nn.Module) -> None:
-    for parent in root.modules():
-        children = list(parent.named_children())
-        for (conv_name, conv), (norm_name, norm) in pairwise(children):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                # fusing leaves the new bias frozen
-                setattr(parent, conv_name, fuse_conv_bn_eval(conv.eval(), norm.eval()).requires_grad_(True))
-                setattr(parent, norm_name, nn.Identity())

@@ -60,13 +60,13 @@ class SmallEncoder(ImageEncoder):
             inputs = outputs
         self.stages = nn.ModuleList(stages)
 
-    def load_pretrained(self, path: str | Path) -> None:
+    def load_pretrained(self, weights: str | Path) -> None:
         """Take the weights of the image encoder in the `model/model.safetensors` of a 'train clip' run.
 
         Raises:
             UserError: no such file, not safetensors, or weights of another network.
         """
-        load_strictly(self, path, prefix=CLIP_PREFIX)
+        load_strictly(self, weights, prefix=CLIP_PREFIX)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps at strides 4, 8, 16 and 32, with stride 2 in front where asked for."""

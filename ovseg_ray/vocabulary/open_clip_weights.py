@@ -58,7 +58,7 @@ def _cached(tag: dict[str, Any]) -> Path | None:
 
 
 def _downloaded(tag: dict[str, Any]) -> Path | None:
-    if tag.get("hf_hub") and not _hub_has_address():
+    if tag.get("hf_hub") and not hub_has_address():
         return None
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
@@ -71,7 +71,8 @@ def _downloaded(tag: dict[str, Any]) -> Path | None:
         logger.setLevel(level)
 
 
-def _hub_has_address() -> bool:
+def hub_has_address() -> bool:
+    """Whether the model hub can be reached at all, as far as its name tells."""
     # the hub's client retries a failing name look-up for 46 s; a proxy looks names up itself
     if urllib.request.getproxies():
         return True

@@ -118,10 +118,18 @@ def test_unfit_weights_are_named(weights: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "resnet"}, "name"),
+        ({"name": "resnext"}, "name"),
         ({"name": "small", "batch_norm": "freeze"}, "no pretrained statistics"),
         ({"channels": [0, 8, 8, 8]}, "1 or more"),
         ({"finest_strid": 2}, "did you mean 'finest_stride'"),
+        ({"name": "vit", "finest_stride": 2}, "no map at half resolution"),
+        ({"name": "vit", "batch_norm": "freeze"}, "has no batch norm"),
+        ({"name": "vit", "vit": {"patch_size": 8}}, "patches of 14, 16 or 32"),
+        ({"name": "vit", "vit": {"width": 32, "heads": 5}}, "heads = 5 must divide width = 32"),
+        ({"name": "vit", "vit": {"taps": [0, 2, 1, 3]}}, "ascending"),
+        ({"name": "vit", "weights": "open_clip:openai"}, "takes timm:TAG or a safetensors file"),
+        ({"name": "small", "weights": "timm:tag"}, "takes a safetensors file"),
+        ({"name": "resnet", "resnet": {"blocks": [0, 1, 1, 1]}}, "blocks must be 1 or more"),
     ],
 )
 def test_bad_configurations_are_explained(values: dict[str, object], message: str) -> None:

@@ -161,7 +161,7 @@ def test_bad_specifications(spec: str, says: str) -> None:
 
 def test_offline_says_to_give_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(open_clip_weights.huggingface_hub, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(open_clip_weights, "_hub_has_address", lambda: False)
+    monkeypatch.setattr(open_clip_weights, "hub_has_address", lambda: False)
     with pytest.raises(UserError, match="give a local file: open_clip:ViT-B-32:/path"):
         build_text_encoder("open_clip:ViT-B-32:openai")
 

@@ -20,7 +20,7 @@ from ovseg_ray.methods.lseg.losses import cross_entropy_sum, lovasz_softmax, pix
 from ovseg_ray.methods.lseg.resampling import upsample_scores
 from ovseg_ray.methods.lseg.streaming import segment
 from ovseg_ray.methods.lseg.transform import Normalisation, PlainTransform, TrainingTransform, resize_long_side
-from ovseg_ray.networks import FusionDecoder, build_image_encoder, image_encoder_class
+from ovseg_ray.networks import FusionDecoder, build_image_encoder, image_normalisation
 from ovseg_ray.vocabulary import TextEncoder, Vocabulary
 from ovseg_ray.vocabulary.encoders import build_text_encoder
 from ovseg_ray.vocabulary.label_embeddings import LabelEmbeddings
@@ -48,8 +48,7 @@ class LSeg(Method):
     @classmethod
     def transform(cls, config: Config, *, training: bool = True) -> Transform:
         assert isinstance(config, LSegConfig)
-        encoder = image_encoder_class(config.encoder.name)
-        normalise = Normalisation(encoder.mean, encoder.std)
+        normalise = Normalisation(*image_normalisation(config.encoder))
         if training:
             return TrainingTransform(config.augmentation, normalise)
         return PlainTransform(normalise, config.long_side)
