@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands import check, demo, doctor, evaluate, predict, train, world
+from ovseg_ray.commands import check, convert, demo, doctor, evaluate, predict, train, world
 from ovseg_ray.commands.explain import explain
 from ovseg_ray.commands.options import Debug, examples
 
@@ -34,6 +34,9 @@ app.command("config", epilog=examples(*train.CONFIG_EXAMPLES))(train.config)
 app.command("table", epilog=examples(*evaluate.TABLE_EXAMPLES))(evaluate.table)
 data_app.command("check", epilog=examples(*check.EXAMPLES))(check.check)
 app.add_typer(data_app, name="data", epilog=examples(*check.EXAMPLES))
+convert_app = typer.Typer(help="Use checkpoints of other programs.", rich_markup_mode=None)
+convert_app.command("lseg", epilog=examples(*convert.EXAMPLES))(convert.lseg)
+app.add_typer(convert_app, name="convert", epilog=examples(*convert.EXAMPLES))
 
 
 def _print_version(wanted: bool) -> None:

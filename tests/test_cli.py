@@ -19,7 +19,7 @@ from ovseg_ray.cli import main
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.registry import method_names
 
-VERBS = ("demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check")
+VERBS = ("demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg")
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -99,6 +99,11 @@ MISTAKES = [
     ("data", "missing command"),
     ("data chek x", "did you mean 'check'"),
     ("data check nowhere", "nowhere: no such directory"),
+    ("convert", "missing command"),
+    ("convert lsge x.ckpt run", "did you mean 'lseg'"),
+    ("convert lseg nowhere.ckpt run", "nowhere.ckpt: no such file"),
+    ("convert lseg nowhere.ckpt run --readout both", "--readout"),
+    ("convert lseg nowhere.ckpt run --vocabulary ade20k-15", "did you mean 'ade20k-150'"),
 ]
 
 

@@ -1,0 +1,5 @@
+"""Checkpoints of the paper's published code (isl-org/lang-seg), read without it."""
+
+from ovseg_ray.methods.lseg.original.convert import Conversion, Untold, convert, convert_state
+
+__all__ = ["Conversion", "Untold", "convert", "convert_state"]
