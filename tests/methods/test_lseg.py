@@ -86,6 +86,29 @@ class TestDepthwise(LSegContract):
     changes = {"head_block": {"kind": "depthwise", "depth": 3, "activation": "tanh"}, "loss": {"label_smoothing": 0.1}}  # noqa: RUF012
 
 
+class TestReference(LSegContract):
+    changes = {"reference": True, "head_block": {"kind": "bottleneck", "depth": 2}}  # noqa: RUF012
+
+    def upsampled(self, method: Method, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Tensor:
+        assert isinstance(method, LSeg)
+        return method._upsample(method.scores(encoding, text), encoding, size)
+
+    @torch.no_grad()
+    def test_a_batch_is_its_images(self) -> None:
+        method = self.method().eval()
+        images, text = torch.randn(2, 3, 64, 64), self.text(method, 5)
+        both = method.segment(method.encode(images), text, (64, 64)).confidence
+        alone = [method.segment(method.encode(image[None]), text, (64, 64)).confidence for image in images]
+        # what is rounded to half precision may fall to either side
+        torch.testing.assert_close(both, torch.cat(alone), atol=2e-3, rtol=0)
+
+
+class TestVisionTransformer(LSegContract):
+    changes = {  # noqa: RUF012
+        "encoder": {"name": "vit", "vit": {"image_size": 64, "patch_size": 16, "width": 32, "depth": 4, "heads": 2}}
+    }
+
+
 class TestMobileNet(LSegContract):
     changes = {"encoder": {"name": "mobilenet_v2", "batch_norm": "fold"}}  # noqa: RUF012
 

@@ -23,6 +23,7 @@ class AugmentationConfig(Config):
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     color_jitter: float = Field(0.0, ge=0, lt=1, description="brightness, contrast and saturation within 1 ± this")
+    squash: bool = Field(False, description="instead of scale and crop: resize to the crop, the aspect not kept")
 
     @model_validator(mode="after")
     def _check(self) -> AugmentationConfig:
@@ -59,6 +60,9 @@ class LSegConfig(Config):
     detail_width: int = Field(32, ge=1, description="its channels at half resolution (encoder.finest_stride 2)")
     head_block: HeadBlockConfig = HeadBlockConfig()
     temperature: float = Field(0.07, gt=0, description="scores are cosines over this, a constant")
+    reference: bool = Field(
+        False, description="the original's arithmetic: half-precision scores, black padding, whole-pixel crops (slower)"
+    )
     head_lr_scale: float = Field(1.0, gt=0, description="lr factor of the decoder; 10 in the paper")
     augmentation: AugmentationConfig = AugmentationConfig()
     loss: LossConfig = LossConfig()

@@ -17,6 +17,7 @@ from ovseg_ray.methods.lseg.config import LSegConfig
 from ovseg_ray.methods.lseg.correlation import inverse_norms, label_projection, merge_projections
 from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.losses import cross_entropy_sum, lovasz_softmax, pixel_weight
+from ovseg_ray.methods.lseg.reference import half_pixels, half_text, rounded
 from ovseg_ray.methods.lseg.resampling import upsample_scores
 from ovseg_ray.methods.lseg.streaming import segment
 from ovseg_ray.methods.lseg.transform import Normalisation, PlainTransform, TrainingTransform, resize_long_side
@@ -50,7 +51,7 @@ class LSeg(Method):
         assert isinstance(config, LSegConfig)
         normalise = Normalisation(*image_normalisation(config.encoder))
         if training:
-            return TrainingTransform(config.augmentation, normalise)
+            return TrainingTransform(config.augmentation, normalise, config.reference)
         return PlainTransform(normalise, config.long_side)
 
     def initialise(self) -> None:
@@ -145,7 +146,7 @@ class LSeg(Method):
 
     @staticmethod
     def _nothing(encoding: Encoding) -> Tensor:
-        return encoding.tensors["features"].sum() * 0.0
+        return encoding.tensors["features"].float().sum() * 0.0  # a sum of halves would overflow
 
     def parameter_groups(self) -> list[ParameterGroup]:
         pretrained = self.config.encoder.weights is not None
@@ -188,9 +189,11 @@ class LSeg(Method):
     @torch.no_grad()
     def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:
         with _float32(text):
-            weight, bias = label_projection(text, *self._joint(), self._scale)
+            weight, bias = self._label_projection(text)
             features, inverse_norm = encoding.tensors["features"], encoding.tensors["inverse_norm"]
-            return segment(features, inverse_norm, weight, bias, self.block, encoding.size, size)
+            return segment(
+                features, inverse_norm, weight, bias, self.block, encoding.size, size, half=self.config.reference
+            )
 
     # ---- the network
     @property
@@ -215,14 +218,30 @@ class LSeg(Method):
             half = F.interpolate(
                 features, size=(images.shape[2] // 2, images.shape[3] // 2), mode="bilinear", align_corners=True
             )
-            tensors = {"features": features, "inverse_norm": inverse_norms(half, *self._joint())}
+            if self.config.reference:
+                tensors = self._half_precision(half)
+            else:
+                tensors = {"features": features, "inverse_norm": inverse_norms(half, *self._joint())}
         return Encoding(tensors, (height, width))
+
+    def _half_precision(self, features: Tensor) -> dict[str, Tensor]:
+        """The wide map of the original, at half resolution, where nothing is left to divide by."""
+        weight, bias = self._joint()
+        pixels = half_pixels(F.conv2d(features, weight[:, :, None, None], bias), self._scale)
+        return {"features": pixels, "inverse_norm": torch.ones_like(features[:, :1])}
+
+    def _label_projection(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        if self.config.reference:
+            return half_text(text), text.new_zeros(len(text))
+        return label_projection(text, *self._joint(), self._scale)
 
     def _scores(self, encoding: Encoding, text: Tensor) -> Tensor:
         features, inverse_norm = encoding.tensors["features"], encoding.tensors["inverse_norm"]
         with _float32(features):
-            weight, bias = label_projection(text, *self._joint(), self._scale)
-            scores = F.conv2d(features, weight[:, :, None, None], bias)
+            weight, bias = self._label_projection(text)
+            scores = F.conv2d(features.float(), weight[:, :, None, None], bias)
+            if self.config.reference:
+                scores = rounded(scores)
             # labels are fewer than joint channels: upsample them, not the embedding
             scores = F.interpolate(scores, size=inverse_norm.shape[2:], mode="bilinear", align_corners=True)
             scores = scores * inverse_norm

@@ -28,11 +28,13 @@ class ScoreGrid:
         features: (D, h, w) float32, the decoder's map.
         inverse_norm: (h2, w2) float32 at half resolution of the padded input.
         block: spatial regularisation, if any.
+        half: round scores to half precision before the block.
     """
 
     features: Tensor
     inverse_norm: Tensor
     block: HeadBlock | None
+    half: bool = False
 
     def raw(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
         """Scores before the head block.
@@ -48,7 +50,8 @@ class ScoreGrid:
         height, width = self.inverse_norm.shape
         norms = self.inverse_norm[rows[0] : rows[1]]
         if self.features.shape[1:] == (height, width):
-            return self._project(rows, weight, bias) * norms
+            scores = self._project(rows, weight, bias) * norms
+            return scores.half().float() if self.half else scores
         vertical = Axis.aligned(self.features.shape[1], height, weight.device).part(*rows)
         horizontal = Axis.aligned(self.features.shape[2], width, weight.device)
         start, stop = vertical.span()
@@ -180,6 +183,7 @@ def segment(
     block: HeadBlock | None,
     inner: tuple[int, int],
     size: tuple[int, int],
+    half: bool = False,
 ) -> Segmentation:
     """Segment a batch at full size.
 
@@ -191,13 +195,14 @@ def segment(
         block: spatial regularisation, if any.
         inner: (H, W) of the unpadded input.
         size: (H, W) wanted.
+        half: round half-resolution scores to half precision; `features` are at that resolution then.
     """
     axes = [
         Axis.to_pixels(source, 2 * source, kept, target, features.device)
         for source, kept, target in zip(inverse_norm.shape[2:], inner, size, strict=True)
     ]
     images = [
-        segment_image(ScoreGrid(z.contiguous(), norm[0], block), weight, bias, *axes)
+        segment_image(ScoreGrid(z.contiguous(), norm[0], block, half), weight, bias, *axes)
         for z, norm in zip(features.float(), inverse_norm.float(), strict=True)
     ]
     return Segmentation(torch.stack([image[0] for image in images]), torch.stack([image[1] for image in images]))

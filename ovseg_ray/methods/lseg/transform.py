@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg_ray.data.sample import DecodedSample
+from ovseg_ray.data.transforms import resize_exact
 from ovseg_ray.errors import UserError
+from ovseg_ray.methods.lseg import reference
 from ovseg_ray.methods.lseg.config import AugmentationConfig
 from ovseg_ray.methods.lseg.losses import IGNORE
 
@@ -38,6 +40,7 @@ class TrainingTransform:
 
     config: AugmentationConfig
     normalise: Normalisation
+    reference: bool = False
 
     def __call__(self, sample: DecodedSample, label_set: int, rng: np.random.Generator) -> dict[str, Any]:
         """
@@ -50,18 +53,28 @@ class TrainingTransform:
             "image" (3, h, w) float32, "target" (h, w) int64 with -1 where ignored, "label_set" int.
         """
         mask = require_mask(sample)
-        image, mask = random_scale_crop(sample.image, mask, self.config, rng)
+        image, mask = self._window(sample.image, mask, rng)
         if rng.random() < self.config.flip:
             image, mask = image[:, ::-1], mask[:, ::-1]
         if self.config.color_jitter:
             image = color_jitter(image, self.config.color_jitter, rng)
         height, width = self.config.crop
-        # 0 after normalisation and "ignore": padding says nothing
+        # the mean colour and "ignore": padding says nothing
         padded = torch.zeros(3, height, width)
+        if self.reference:
+            padded += reference.black(self.normalise.mean, self.normalise.std)
         padded[:, : image.shape[0], : image.shape[1]] = self.normalise(image)
         target = torch.full((height, width), IGNORE, dtype=torch.int64)
         target[: mask.shape[0], : mask.shape[1]] = torch.from_numpy(mask.copy())
         return {"image": padded, "target": target, "label_set": label_set}
+
+    def _window(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.config.squash:
+            image, sampled = resize_exact(image, mask, self.config.crop)
+            assert sampled is not None  # a mask was given
+            return image, sampled
+        crop = reference.scale_crop if self.reference else random_scale_crop
+        return crop(image, mask, self.config, rng)
 
 
 @dataclass(frozen=True)
