@@ -76,6 +76,9 @@ class TrainingConfig(Config):
     epochs: float = Field(10, gt=0, description="passes over the data; fractions allowed")
     batch_size: int = Field(16, ge=1, description="images per optimiser step over all workers (global batch)")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
+    batch_norm_images: int | None = Field(
+        None, ge=1, description="images that share batch statistics, on whichever workers; null: all of a micro-batch"
+    )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     precision: Precision = Field("fp32", description="bf16/fp16: autocast; weights stay fp32")

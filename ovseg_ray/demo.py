@@ -28,7 +28,7 @@ SIZE = 64  # pixels a side: small, so that thousands of steps fit into minutes
 STEPS = ("world", "clip", "lseg", "evaluate", "report")
 EXAMPLES = 8
 # asked of the same pictures in the report: a list that nobody trained with, at several levels at once
-OTHER_LABELS = ("circle", "moon", "bar", "ground", "wall", "sky")
+OTHER_LABELS = ("circle", "ring", "bar", "ground", "wall", "sky")
 SUMMARY = (
     "CLIP learned from captions alone; LSeg then learned from masks, which unseen labels never carry. "
     "All numbers are over held-out scenes, every label competing with every other."

@@ -69,12 +69,16 @@ def read_labels(labels: str | None, vocabulary: str | None) -> str | Vocabulary 
     """What --labels or --vocabulary asks for; None if neither is given.
 
     Raises:
-        UserError: both, or a file that is no vocabulary.
+        UserError: both, a label that is empty or repeated, or a file that is no vocabulary.
     """
-    if vocabulary is None:
-        return labels
-    if labels is not None:
+    if labels is not None and vocabulary is not None:
         raise UserError("--labels and --vocabulary were both given; give one of them")
+    if labels is None and vocabulary is None:
+        return None
     from ovseg_ray.vocabulary import Vocabulary
 
+    if vocabulary is None:
+        assert labels is not None
+        Vocabulary.parse(labels)  # a mistake shows before a model is loaded; the model then adds its templates
+        return labels
     return Vocabulary.from_yaml(vocabulary)

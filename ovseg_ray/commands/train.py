@@ -43,11 +43,12 @@ def train(
     address: Address = None,
     debug: Debug = False,
 ) -> None:
-    """Train a method and leave a run directory: configuration, metrics, checkpoints, model, provenance.
+    """Train a method and leave a run directory: configuration, metrics, checkpoints, model, provenance, report.
 
     Defaults of the method, then --config, then --set; 'ovseg-ray config METHOD' lists every key.
     """
     from ovseg_ray.cluster import connect
+    from ovseg_ray.evaluation.report import ReportInput, write_report
     from ovseg_ray.training import resolve_config
     from ovseg_ray.training import train as run_training
     from ovseg_ray.training.config import overrides_of
@@ -55,7 +56,9 @@ def train(
     resolved = resolve_config(method, config, overrides_of(settings or [], data or [], config))
     with connect(address, debug=debug):
         run = run_training(resolved, out, workers=workers, resume=resume)
-    emit({"run": str(run.path), "model": str(run.model), "metrics": str(run.metrics_file)})
+    report = run.path / "report.html"
+    write_report(report, ReportInput(f"Training of {run.path.name}", runs={method: run.path}))
+    emit({"run": str(run.path), "model": str(run.model), "metrics": str(run.metrics_file), "report": str(report)})
 
 
 def config(

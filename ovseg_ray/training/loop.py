@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Method
+from ovseg_ray.training.batch_norm import average_statistics, share_statistics
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.ema import Ema
 from ovseg_ray.training.input import Examples, batches, to_device
@@ -75,6 +76,10 @@ class Loop:
         method.to(worker.device)
         if training.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        share_statistics(
+            method, training.batch_norm_images, micro_batch_size=self.plan.micro_batch_size, rank=worker.rank,
+            world_size=worker.world_size,
+        )  # fmt: skip
         self.optimizer = build_optimizer(method.parameter_groups(), training.optimizer)
         self.ema = Ema(method, training.ema_decay) if training.ema_decay else None
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=training.precision == "fp16")
@@ -87,8 +92,8 @@ class Loop:
             losses.compile()
         if self.worker.world_size == 1:
             return losses
-        # Running statistics need no broadcast: training never reads them, and rank 0's are the ones that are
-        # saved, which no other rank has ever changed either way. Frozen text towers stay off the network, too.
+        # Running statistics need no broadcast: training never reads them, and they are averaged before each
+        # checkpoint. Frozen text towers stay off the network, too.
         on_gpu = self.worker.device.type == "cuda"
         ids = [self.worker.device.index or 0] if on_gpu else None
         return DistributedDataParallel(losses, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -125,6 +130,7 @@ class Loop:
                 since, since_step = now, self.step
             if self.step in saved:
                 self.check_finite()
+                self._average_statistics()
                 self.seconds += time.monotonic() - since
                 checkpoint(self.step in validated)
                 since, since_step = time.monotonic(), self.step
@@ -159,6 +165,13 @@ class Loop:
         if self.ema:
             self.ema.update()
         return self._metrics(terms, norm, training.optimizer.lr * factor) if measure else {}
+
+    def _average_statistics(self) -> None:
+        if self.worker.world_size == 1:
+            return
+        average_statistics(dict(self.method.named_buffers()), self.method)
+        if self.ema:
+            average_statistics(self.ema.average, self.method)
 
     def _backward(self, group: Sequence[Batch]) -> dict[str, Tensor]:
         """Gradients of the global mean loss.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def work(rank: int, directory: str) -> None:
     loss.backward()
     gradients = {name: p.grad for name, p in losses.named_parameters() if p.grad is not None}
     save_file({**gradients, "loss": loss.detach().clone()}, f"{directory}/{rank}.safetensors")
+    del ddp
+    gc.collect()  # a DDP module that outlives its group can abort the process at exit
     dist.destroy_process_group()
 
 

@@ -75,7 +75,7 @@ def _parents(rng: Generator, things: Sequence[WorldClass], stuff: Sequence[str])
 
 def _part(rng: Generator, things: Sequence[WorldClass], stuff: Sequence[str]) -> str:
     """A caption about one aspect: all shapes, all looks, the background, or what kind a leaf is of."""
-    kind = rng.choice(("shapes", "looks", "stuff", "shape kind", "stuff kind"), p=(0.55, 0.05, 0.1, 0.2, 0.1))
+    kind = rng.choice(("shapes", "looks", "stuff", "shape kind", "stuff kind"), p=(0.6, 0.05, 0.05, 0.2, 0.1))
     if kind == "shapes":
         return _list([_a(SHAPES[t.shape]) for t in things])
     if kind == "looks":

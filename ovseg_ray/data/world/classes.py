@@ -15,10 +15,9 @@ LOOKS: tuple[str, ...] = ("red", "yellow", "green", "blue", "purple", "striped",
 FAMILIES: dict[str, str] = {
     "circle": "round shape",
     "ring": "round shape",
-    "triangle": "pointed shape",
-    "moon": "pointed shape",
-    "bar": "blocky shape",
-    "cross": "blocky shape",
+    "triangle": "angular shape",
+    "bar": "angular shape",
+    "cross": "angular shape",
 }
 """Shape -> its family, the parent of every composition of that shape."""
 

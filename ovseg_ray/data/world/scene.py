@@ -15,13 +15,13 @@ from ovseg_ray.data.world.looks import paint_look
 from ovseg_ray.data.world.regions import draw_regions
 from ovseg_ray.data.world.shapes import REACH, signed_distance
 
-_OBJECT_COUNTS = (0.50, 0.32, 0.18)
+_OBJECT_COUNTS = (0.50, 0.40, 0.10)
 """Probability of trying to place 1, 2, 3 objects."""
-_RADIUS = (0.20, 0.30)
+_RADIUS = (0.24, 0.36)
 """Smallest and largest object radius as a share of the image side."""
 _MAX_TILT = 0.25
 """Objects lean at most this many radians: they stand upright like most things in pictures."""
-_MIN_VISIBLE = 0.6
+_MIN_VISIBLE = 0.7
 """Share of an object that must stay visible; a placement that hides more is drawn again."""
 _PLACEMENT_TRIES = 8
 _NOISE = (2.0, 7.0)
@@ -73,7 +73,7 @@ class _Placed:
 def _draw_object(rng: Generator, size: int) -> _Placed:
     look, shape = int(rng.integers(len(LOOKS))), int(rng.integers(len(SHAPES)))
     radius = rng.uniform(*_RADIUS) * size
-    centre_x, centre_y = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
+    centre_x, centre_y = rng.uniform(0.75 * radius, size - 0.75 * radius, 2)
     angle = rng.uniform(-_MAX_TILT, _MAX_TILT)
     reach = REACH * radius + 1
     columns = slice(max(int(centre_x - reach), 0), min(int(centre_x + reach) + 1, size))

@@ -15,7 +15,7 @@ def _circle(x: FloatMap, y: FloatMap) -> FloatMap:
 
 
 def _ring(x: FloatMap, y: FloatMap) -> FloatMap:
-    return np.abs(np.hypot(x, y) - np.float32(0.74)) - np.float32(0.26)
+    return np.abs(np.hypot(x, y) - np.float32(0.74)) - np.float32(0.29)
 
 
 def _triangle(x: FloatMap, y: FloatMap) -> FloatMap:
@@ -24,18 +24,13 @@ def _triangle(x: FloatMap, y: FloatMap) -> FloatMap:
     return np.maximum(side - y * np.float32(0.5), y) - np.float32(0.58)
 
 
-def _moon(x: FloatMap, y: FloatMap) -> FloatMap:
-    # A disc less a smaller one to its right: a crescent with two points.
-    return np.maximum(np.hypot(x, y) - np.float32(1.0), np.float32(0.82) - np.hypot(x - np.float32(0.5), y))
-
-
 def _bar(x: FloatMap, y: FloatMap) -> FloatMap:
-    return np.maximum(np.abs(x) - np.float32(1.1), np.abs(y) - np.float32(0.36))
+    return np.maximum(np.abs(x) - np.float32(1.1), np.abs(y) - np.float32(0.42))
 
 
 def _cross(x: FloatMap, y: FloatMap) -> FloatMap:
     ax, ay = np.abs(x), np.abs(y)
-    long, short = np.float32(1.05), np.float32(0.26)
+    long, short = np.float32(1.08), np.float32(0.32)
     return np.minimum(np.maximum(ax - long, ay - short), np.maximum(ax - short, ay - long))
 
 
@@ -43,7 +38,6 @@ _DISTANCES: dict[str, Callable[[FloatMap, FloatMap], FloatMap]] = {
     "circle": _circle,
     "ring": _ring,
     "triangle": _triangle,
-    "moon": _moon,
     "bar": _bar,
     "cross": _cross,
 }

@@ -53,7 +53,7 @@ class ClipConfig(Config):
     vision: VisionConfig = VisionConfig()
     text: TextConfig = TextConfig()
     word_loss: float = Field(
-        0.12, ge=0, description="weight of telling each word of an image's captions from its pooled features; 0: none"
+        0.5, ge=0, description="weight of telling each word of an image's captions from its pooled features; 0: none"
     )
     temperature: float = Field(0.07, gt=0.01, description="initial temperature; learned, never below 0.01")
     mean: tuple[float, float, float] = Field((0.5, 0.5, 0.5), description="of RGB in 0..1")

@@ -47,4 +47,4 @@ def test_every_stuff_is_named() -> None:
 
 def test_captions_vary() -> None:
     captions = [c for s in SCENES for c in s.captions]
-    assert len(set(captions)) > 0.7 * len(captions)
+    assert len(set(captions)) > 0.6 * len(captions)
