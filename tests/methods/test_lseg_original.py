@@ -197,7 +197,7 @@ def test_the_text_tower_comes_along_in_float32(tmp_path: Path) -> None:
 def test_the_zero_shot_resnet_converts(tmp_path: Path) -> None:
     layout = replace(TINY, kind="resnet", blocks=(1, 1, 2, 1), decoder=16)
     method = convert_state(layout.state(), TINY_HEADS).method
-    assert method.normalise.mean == (0.485, 0.456, 0.406)
+    assert method.plain.normalise.mean == (0.485, 0.456, 0.406)
     maps = method.encoder(torch.randn(1, 3, 64, 64))
     assert [m.shape[1] for m in maps] == [256, 512, 1024, 2048]
 

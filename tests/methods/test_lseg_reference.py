@@ -112,3 +112,5 @@ def test_squashed_images_fill_the_crop() -> None:
     assert made["image"].shape == (3, 32, 48)
     assert made["target"][:16].eq(1).all()
     assert made["target"][16:].eq(2).all()
+    plain = LSeg(build(LSegConfig, {"text": "table:unused.npz", "augmentation": CONFIG | {"squash": True}}))
+    assert plain.preprocess(image).shape == (3, 32, 48)

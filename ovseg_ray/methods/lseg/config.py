@@ -23,7 +23,9 @@ class AugmentationConfig(Config):
     )
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     color_jitter: float = Field(0.0, ge=0, lt=1, description="brightness, contrast and saturation within 1 ± this")
-    squash: bool = Field(False, description="instead of scale and crop: resize to the crop, the aspect not kept")
+    squash: bool = Field(
+        False, description="instead of scale and crop, and at inference too: resize to the crop, the aspect not kept"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> AugmentationConfig:

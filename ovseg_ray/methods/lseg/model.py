@@ -20,7 +20,7 @@ from ovseg_ray.methods.lseg.losses import cross_entropy_sum, lovasz_softmax, pix
 from ovseg_ray.methods.lseg.reference import half_pixels, half_text, rounded
 from ovseg_ray.methods.lseg.resampling import upsample_scores
 from ovseg_ray.methods.lseg.streaming import segment
-from ovseg_ray.methods.lseg.transform import Normalisation, PlainTransform, TrainingTransform, resize_long_side
+from ovseg_ray.methods.lseg.transform import Normalisation, PlainTransform, TrainingTransform
 from ovseg_ray.networks import FusionDecoder, build_image_encoder, image_normalisation
 from ovseg_ray.vocabulary import TextEncoder, Vocabulary
 from ovseg_ray.vocabulary.encoders import build_text_encoder
@@ -43,7 +43,7 @@ class LSeg(Method):
         if config.joint_width is not None:
             self.head = nn.Conv2d(self.decoder.width, config.joint_width, 1)
         self.block = None if config.head_block.kind == "none" else HeadBlock(config.head_block)
-        self.normalise = Normalisation(self.encoder.mean, self.encoder.std)
+        self.plain = _plain(config, Normalisation(self.encoder.mean, self.encoder.std))
 
     # ---- training
     @classmethod
@@ -52,7 +52,7 @@ class LSeg(Method):
         normalise = Normalisation(*image_normalisation(config.encoder))
         if training:
             return TrainingTransform(config.augmentation, normalise, config.reference)
-        return PlainTransform(normalise, config.long_side)
+        return _plain(config, normalise)
 
     def initialise(self) -> None:
         if self.config.encoder.weights is not None:
@@ -178,7 +178,7 @@ class LSeg(Method):
         self._text = (encoder,)
 
     def preprocess(self, image: np.ndarray) -> Tensor:
-        return self.normalise(resize_long_side(image, self.config.long_side))
+        return self.plain.image(image)
 
     def encode(self, images: Tensor) -> Encoding:
         return self._encode(images)
@@ -250,6 +250,10 @@ class LSeg(Method):
     def _upsample(self, scores: Tensor, encoding: Encoding, size: tuple[int, int]) -> Tensor:
         padded = (2 * scores.shape[2], 2 * scores.shape[3])
         return upsample_scores(scores, encoding.size, size, padded)
+
+
+def _plain(config: LSegConfig, normalise: Normalisation) -> PlainTransform:
+    return PlainTransform(normalise, config.long_side, config.augmentation.crop if config.augmentation.squash else None)
 
 
 def _affine(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:

@@ -83,12 +83,19 @@ class PlainTransform:
 
     normalise: Normalisation
     long_side: int | None
+    squash: tuple[int, int] | None = None
 
     def __call__(self, sample: DecodedSample, label_set: int, rng: np.random.Generator) -> dict[str, Any]:
         """As `TrainingTransform`; nothing is drawn, and "target" may be larger or smaller than "image"."""
-        image = self.normalise(resize_long_side(sample.image, self.long_side))
+        image = self.image(sample.image)
         target = torch.from_numpy(require_mask(sample).copy())
         return {"image": image, "target": target, "label_set": label_set}
+
+    def image(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 as the network's input: (3, h, w) float32."""
+        if self.squash is not None:
+            return self.normalise(resize_exact(image, None, self.squash)[0])
+        return self.normalise(resize_long_side(image, self.long_side))
 
 
 def require_mask(sample: DecodedSample) -> np.ndarray:
