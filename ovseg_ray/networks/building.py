@@ -19,7 +19,7 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
     if config.name == "vit":
         from ovseg_ray.networks.vit import ViTEncoder
 
-        return ViTEncoder(config.vit)
+        return ViTEncoder(config.vit, config.weights)
     if config.name == "clip_vit":
         from ovseg_ray.networks.clip_vit import ClipViTEncoder
 
@@ -39,7 +39,7 @@ def image_normalisation(config: ImageEncoderConfig) -> tuple[Triple, Triple]:
     if config.name == "vit":
         from ovseg_ray.networks.vit import normalisation
 
-        return normalisation(config.vit)
+        return normalisation(config.vit, config.weights)
     if config.name == "clip_vit":
         from ovseg_ray.networks.clip_vit import ClipViTEncoder
 

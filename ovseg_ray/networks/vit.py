@@ -18,16 +18,18 @@ from ovseg_ray.networks.reassemble import resize_positions
 from ovseg_ray.networks.token_encoder import TokenEncoder, TokenMaps
 
 ARCHITECTURE = "vit_large_patch16_384"  # of the paper's largest network
+Triple = tuple[float, float, float]
 _UNUSED = ("norm.", "fc_norm.", "head.")  # of timm's classifiers: behind the last tap
 
 
 class ViTEncoder(TokenEncoder):
     """A `timm` VisionTransformer with a class token. Its final norm and head, and blocks past the last tap, are cut."""
 
-    def __init__(self, config: ViTConfig) -> None:
+    def __init__(self, config: ViTConfig, weights: str | None = None) -> None:
         """
         Args:
             config: architecture, sizes that differ from it, taps.
+            weights: what will be loaded; "timm:TAG" decides how images are normalised.
 
         Raises:
             UserError: no such architecture, or one that is no plain vision transformer with a class token.
@@ -36,7 +38,7 @@ class ViTEncoder(TokenEncoder):
         vit = _build(architecture, config)
         super().__init__(TokenMaps.of(config, vit.embed_dim, vit.patch_embed.patch_size[0], len(vit.blocks)))
         self._architecture = architecture
-        self.mean, self.std = normalisation(config)
+        self.mean, self.std = normalisation(config, weights)
         vit.prune_intermediate_layers(list(self.maps.taps), prune_norm=True, prune_head=True)
         self.vit = vit
 
@@ -97,9 +99,11 @@ def architecture_of(config: ViTConfig) -> str:
     return name
 
 
-def normalisation(config: ViTConfig) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """(mean, std) of the input that the architecture's published weights were trained on."""
-    published = timm.get_pretrained_cfg(architecture_of(config))
+def normalisation(config: ViTConfig, weights: str | None = None) -> tuple[Triple, Triple]:
+    """(mean, std) that the named weights were trained with, or else the architecture's usual ones."""
+    name, tag = architecture_of(config), pretrained_tag(weights or "")
+    tagged = f"{name}.{tag[1]}" if tag else name
+    published = timm.get_pretrained_cfg(tagged if timm.is_model_pretrained(tagged) else name)
     if published is None:
         return ViTEncoder.mean, ViTEncoder.std
     return published.mean, published.std

@@ -121,12 +121,16 @@ def test_tokens_are_timms(architecture: str) -> None:
         torch.testing.assert_close(tokens, torch.cat([prefix[:, :1], patches], dim=1))
 
 
-def test_normalisation_follows_the_architecture() -> None:
-    def of(architecture: str | None) -> Any:
-        return image_normalisation(ImageEncoderConfig(name="vit", vit=ViTConfig(architecture=architecture)))
+def test_normalisation_follows_the_architecture_and_its_weights() -> None:
+    def of(architecture: str | None, weights: str | None = None) -> Any:
+        vit = ViTConfig(architecture=architecture)
+        return image_normalisation(ImageEncoderConfig(name="vit", vit=vit, weights=weights))
 
     assert of(None) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert of("vit_base_patch32_384") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert of("vit_base_patch16_224", "timm:augreg_in21k_ft_in1k")[0] == (0.5, 0.5, 0.5)
+    assert of("vit_base_patch16_224", "timm:dino")[0] == (0.485, 0.456, 0.406)
+    assert of("vit_base_patch16_224", "timm:no such tag") == of("vit_base_patch16_224")
     assert of("vit_base_patch14_dinov2") == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
