@@ -50,6 +50,9 @@ def lseg(
         list[str] | None,
         typer.Option(metavar="NAME", help="Label set it was trained on, such as ade20k-150; again for more."),
     ] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Score in half precision, as the published code does; slower.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Turn a checkpoint of the published LSeg code into a run for predict, evaluate and ovseg_ray.load.
@@ -61,7 +64,8 @@ def lseg(
     from ovseg_ray.vocabulary import Vocabulary
 
     untold = Untold(heads, readout, head_block, block_depth, activation, text_heads, text)
-    run, conversion = convert(checkpoint, out, untold, [Vocabulary.from_yaml(name) for name in vocabulary or []])
+    trained_on = [Vocabulary.from_yaml(name) for name in vocabulary or []]
+    run, conversion = convert(checkpoint, out, untold, trained_on, reference=reference)
     config = conversion.method.config
     emit(
         {

@@ -155,6 +155,20 @@ def test_the_decoder_of_the_recorded_network(table: str) -> None:
     np.testing.assert_allclose(1 / method.config.temperature, GOLDEN["logit_scale"], rtol=1e-6)
 
 
+@torch.no_grad()
+def test_the_recorded_network_in_the_originals_precision(table: str, tmp_path: Path) -> None:
+    file = save(tmp_path / "lseg.ckpt", original_state("net."))
+    run, _ = convert(file, tmp_path / "run", Untold(heads=4, text=table), reference=True)
+    method = ovseg_ray.load(run.path, device="cpu").method
+    assert isinstance(method, LSeg)
+    scores, full = dense(method, recorded("image"), recorded("text_features"))
+    np.testing.assert_allclose(scores, GOLDEN["logits_half_res"], atol=8e-3)  # a step of half precision from 8 on
+    assert (scores == recorded("logits_half_res")).float().mean() > 0.95
+    np.testing.assert_allclose(full, GOLDEN["out_eval"], atol=8e-3)
+    found = method.segment(method.encode(recorded("image")), recorded("text_features"), (64, 96))
+    assert (found.label_map.numpy() == GOLDEN["out_eval"].argmax(1)).mean() > 0.999
+
+
 # ---- the run
 def test_a_converted_run_is_like_any_other(tmp_path: Path) -> None:
     file = save(tmp_path / "tiny.ckpt", TINY.state("net."))
