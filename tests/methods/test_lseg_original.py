@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from original_layout import RN101, TINY, VIT_B32, Layout
 from original_network import GOLDEN, original_state, recorded
+from plain_network import forward
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -167,6 +168,52 @@ def test_the_recorded_network_in_the_originals_precision(table: str, tmp_path: P
     np.testing.assert_allclose(full, GOLDEN["out_eval"], atol=8e-3)
     found = method.segment(method.encode(recorded("image")), recorded("text_features"), (64, 96))
     assert (found.label_map.numpy() == GOLDEN["out_eval"].argmax(1)).mean() > 0.999
+
+
+# ---- networks that were not recorded
+PATCH_32 = replace(TINY, patch=32, kernels=(8, 4, 2, 0))
+RESNET = replace(TINY, kind="resnet", blocks=(1, 2, 1, 2))
+
+
+@torch.no_grad()
+def test_the_plain_network_is_the_recorded_one() -> None:
+    scores = forward(original_state(), recorded("image"), recorded("text_features").half().float())
+    np.testing.assert_allclose(scores, GOLDEN["logits_half_res_fp32"], atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("layout", "untold", "options"),
+    [
+        (TINY, {}, {}),
+        (PATCH_32, {}, {}),
+        (RESNET, {}, {}),
+        (replace(TINY, readout=False), {"readout": "add"}, {"readout": "add"}),
+        (replace(PATCH_32, readout=False), {"readout": "ignore"}, {"readout": "ignore"}),
+        (replace(TINY, head_block=True), {"head_block": "depthwise"}, {"block": "depthwise"}),
+        (
+            replace(PATCH_32, head_block=True),
+            {"head_block": "bottleneck", "block_depth": 3},
+            {"block": "bottleneck", "depth": 3},
+        ),
+        (replace(TINY, joint=24, decoder=8), {}, {}),
+    ],
+    ids=["16", "32", "resnet", "add", "ignore", "depthwise", "bottleneck", "widths"],
+)
+def test_converted_networks_equal_the_plain_one(layout: Layout, untold: Any, options: Any) -> None:
+    state = layout.state(seed=1)
+    method = convert_state(state, replace(TINY_HEADS, **untold)).method
+    generator = torch.Generator().manual_seed(2)
+    image = torch.randn(2, 3, 64, 96, generator=generator)
+    text = F.normalize(torch.randn(5, layout.joint, generator=generator), dim=1)
+    expected = forward(state, image, text, **options)
+    assert expected.std() > 0.1
+    scores, full = dense(method, image, text)
+    torch.testing.assert_close(scores, expected, atol=2e-5, rtol=1e-5)
+    upsampled = F.interpolate(expected, scale_factor=2, mode="bilinear", align_corners=True)
+    torch.testing.assert_close(full, upsampled, atol=2e-5, rtol=1e-5)
+    found = method.segment(method.encode(image), text, (64, 96))
+    assert (found.label_map == upsampled.argmax(1)).float().mean() > 0.999
 
 
 # ---- the run
