@@ -57,8 +57,8 @@ def lseg(
 ) -> None:
     """Turn a checkpoint of the published LSeg code into a run for predict, evaluate and ovseg_ray.load.
 
-    Sizes are read from its tensors. What they do not tell comes from the arguments that a Lightning file keeps, else
-    from the options. Tensors that the output never depends on are dropped, and named.
+    Sizes are read from its tensors. What they do not tell comes from the options, else from the arguments of its
+    training that a Lightning file keeps. Tensors that the output never depends on are dropped, and named.
     """
     from ovseg_ray.methods.lseg.original import Untold, convert
     from ovseg_ray.vocabulary import Vocabulary
