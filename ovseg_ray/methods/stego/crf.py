@@ -1,0 +1,113 @@
+"""Fully connected CRF with Gaussian edges, by mean field (Krähenbühl and Koltun, NeurIPS 2011).
+
+Own code on NumPy and SciPy, since no maintained library installs without a compiler; it follows pydensecrf: filters
+normalised symmetrically, Potts compatibility, the unary clipped at a probability of 1e-5.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from ovseg_ray.config import Config
+from ovseg_ray.methods.stego.permutohedral import Lattice
+
+LEAST_PROBABILITY = 1e-5
+
+
+class CrfConfig(Config):
+    """The CRF after prediction; the defaults are those of the paper."""
+
+    iterations: int = Field(10, ge=0, description="mean-field updates; 0: none")
+    smoothness_xy: float = Field(1.0, gt=0, description="deviation in pixels of the Gaussian kernel")
+    smoothness_weight: float = Field(3.0, ge=0, description="its compatibility")
+    appearance_xy: float = Field(67.0, gt=0, description="deviation in pixels of the bilateral kernel")
+    appearance_rgb: float = Field(3.0, gt=0, description="its deviation in colour levels")
+    appearance_weight: float = Field(4.0, ge=0, description="its compatibility")
+
+
+class DenseCrf:
+    """The pairwise part for one image; serves any number of score maps of it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        config: kernels.
+    """
+
+    def __init__(self, image: np.ndarray, config: CrfConfig | None = None) -> None:
+        self._config = config or CrfConfig()
+        height, width = image.shape[:2]
+        rows, columns = np.mgrid[:height, :width].reshape(2, -1).astype(np.float32)
+        place = np.stack([columns, rows], axis=1)
+        # blue first, as the original: the lattice is not quite symmetric in its axes
+        colour = image.reshape(-1, 3)[:, ::-1].astype(np.float32) / np.float32(self._config.appearance_rgb)
+        self._kernels = [
+            _Kernel(place / np.float32(self._config.smoothness_xy), self._config.smoothness_weight),
+            _Kernel(
+                np.concatenate([place / np.float32(self._config.appearance_xy), colour], axis=1),
+                self._config.appearance_weight,
+            ),
+        ]
+
+    def marginals(self, probabilities: np.ndarray) -> np.ndarray:
+        """Refine (K, H, W) float32 probabilities; same shape out, summing to 1 at each pixel."""
+        unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0)).reshape(len(probabilities), -1).T
+        unary = np.ascontiguousarray(unary, np.float32)
+        beliefs = _softmax(-unary)
+        for _ in range(self._config.iterations):
+            energy = -unary
+            for kernel in self._kernels:
+                energy += kernel(beliefs)
+            beliefs = _softmax(energy)
+        return np.ascontiguousarray(beliefs.T).reshape(probabilities.shape)
+
+
+class _Kernel:
+    def __init__(self, features: np.ndarray, weight: float) -> None:
+        self._lattice = Lattice(features)
+        self._weight = np.float32(weight)
+        self._norm = 1 / np.sqrt(self._lattice.filter(np.ones((len(features), 1), np.float32)) + np.float32(1e-20))
+
+    def __call__(self, beliefs: np.ndarray) -> np.ndarray:
+        return self._lattice.filter(beliefs * self._norm) * (self._norm * self._weight)
+
+
+def _softmax(energy: np.ndarray) -> np.ndarray:
+    """Over the last axis; overwrites its argument."""
+    energy -= energy.max(1, keepdims=True)
+    np.exp(energy, out=energy)
+    energy /= energy.sum(1, keepdims=True)
+    return energy
+
+
+def refine(image: np.ndarray, scores: Tensor, config: CrfConfig | None = None) -> Tensor:
+    """CRF marginals of one image's score map.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        scores: (K, h, w) logits or log probabilities; upsampled bilinearly to the image.
+        config: of the CRF.
+
+    Returns:
+        (K, H, W) float32.
+    """
+    height, width = image.shape[:2]
+    scores = F.interpolate(scores[None].float(), (height, width), mode="bilinear", align_corners=False)[0]
+    return torch.from_numpy(DenseCrf(image, config).marginals(scores.softmax(0).cpu().numpy()))
+
+
+def image_of(inputs: Tensor, mean: Tensor, std: Tensor, *, reference: bool = False) -> np.ndarray:
+    """A normalised network input as the (H, W, 3) uint8 picture that the CRF looks at.
+
+    Args:
+        inputs: (3, H, W) float32.
+        mean: (3,) of RGB in 0..1.
+        std: (3,).
+        reference: cut fractions off as the original, which leaves some values 1 lower; else round.
+    """
+    levels = (inputs * std[:, None, None] + mean[:, None, None]) * 255
+    levels = levels if reference else levels.round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy()
