@@ -82,8 +82,12 @@ def _knock(address: str) -> None:
         ) from error
 
 
-def worker_cpus(workers: int) -> tuple[int, bool]:
+def worker_cpus(workers: int, least: int | None = None) -> tuple[int, bool]:
     """What each of `workers` training processes gets of the connected cluster.
+
+    Args:
+        workers: wanted.
+        least: fewer will do for now, since the cluster may grow; default: all of them.
 
     Returns:
         CPUs of each, and whether each has a GPU.
@@ -95,12 +99,13 @@ def worker_cpus(workers: int) -> tuple[int, bool]:
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    if 0 < gpus < workers and len(nodes) == 1:
-        raise UserError(f"--workers {workers}: this machine has {gpus} GPUs; use --workers {gpus}")
+    least = least or workers
+    if 0 < gpus < least and len(nodes) == 1:
+        raise UserError(f"--workers {least}: this machine has {gpus} GPUs; use --workers {gpus}")
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if len(cpus) == 1:
-        if workers > cpus[0] - 1:
-            raise UserError(f"--workers {workers}: Ray has {cpus[0]} CPUs here; use at most {max(cpus[0] - 1, 1)}")
+        if least > cpus[0] - 1:
+            raise UserError(f"--workers {least}: Ray has {cpus[0]} CPUs here; use at most {max(cpus[0] - 1, 1)}")
         # Ray may have been told of more CPUs than the machine has
         return max(min(os.cpu_count() or 1, cpus[0] - 1) // workers, 1), gpus > 0
     return share_cpus(cpus, workers), gpus > 0

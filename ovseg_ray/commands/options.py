@@ -82,3 +82,16 @@ def read_labels(labels: str | None, vocabulary: str | None) -> str | Vocabulary 
         Vocabulary.parse(labels)  # a mistake shows before a model is loaded; the model then adds its templates
         return labels
     return Vocabulary.from_yaml(vocabulary)
+
+
+def read_workers(text: str) -> int | tuple[int, int]:
+    """What --workers asks for: a number, or the least and the most.
+
+    Raises:
+        UserError: neither.
+    """
+    least, colon, most = text.partition(":")
+    numbers = [int(part) if part.isdecimal() else 0 for part in ((least, most) if colon else (least,))]
+    if min(numbers) < 1 or numbers != sorted(numbers):
+        raise UserError(f"--workers {text}: give a number of at least 1, or the least and the most, such as 1:4")
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

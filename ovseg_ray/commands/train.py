@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit
+from ovseg_ray.commands.options import Address, Debug, emit, read_workers
 
 EXAMPLES = (
     "ovseg-ray world data/world --scenes 1000",
@@ -38,7 +38,13 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="One configuration key, such as training.epochs=5."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Training processes (one a GPU).")] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|N:M",
+            help="Training processes (one a GPU); 1:4 follows what the cluster has. The result is the same.",
+        ),
+    ] = "1",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run.")] = False,
     address: Address = None,
     debug: Debug = False,
@@ -53,9 +59,10 @@ def train(
     from ovseg_ray.training import train as run_training
     from ovseg_ray.training.config import overrides_of
 
+    count = read_workers(workers)
     resolved = resolve_config(method, config, overrides_of(settings or [], data or [], config))
     with connect(address, debug=debug):
-        run = run_training(resolved, out, workers=workers, resume=resume)
+        run = run_training(resolved, out, workers=count, resume=resume)
     report = run.path / "report.html"
     write_report(report, ReportInput(f"Training of {run.path.name}", runs={method: run.path}))
     emit({"run": str(run.path), "model": str(run.model), "metrics": str(run.metrics_file), "report": str(report)})

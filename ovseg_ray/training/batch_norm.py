@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ovseg_ray.errors import UserError
 
 
-def share_statistics(
-    module: nn.Module, images: int | None, *, micro_batch_size: int, rank: int, world_size: int
-) -> None:
+def share_statistics(module: nn.Module, images: int | None, shares: Sequence[int], rank: int) -> None:
     """Make every batch norm of a module take its statistics over groups of images that only the plan decides.
 
     The images of a step, in the plan's order, are cut into groups (Hoffer et al. 2017, "ghost batch norm", where a
@@ -25,9 +24,8 @@ def share_statistics(
     Args:
         module: changed in place; names and state stay as they are.
         images: of a group; None takes a step's (or micro-batch's) images of all workers together.
-        micro_batch_size: images that one worker takes through the network at once.
+        shares: images that each worker takes through the network at once.
         rank: of this worker.
-        world_size: workers.
 
     Raises:
         UserError: the groups fit neither into a worker's images nor over whole workers.
@@ -35,16 +33,9 @@ def share_statistics(
     norms = [child for child in module.modules() if isinstance(child, _BatchNorm)]
     if not norms:
         return
-    whole = micro_batch_size * world_size
-    images = images or whole
-    within, across = micro_batch_size % images == 0, images % micro_batch_size == 0 and whole % images == 0
-    if not within and not across:
-        raise UserError(
-            f"training.batch_norm_images = {images}: does not fit {world_size} workers of {micro_batch_size} images "
-            f"at once; use a divisor of {micro_batch_size}, or {whole}"
-        )
-    parts = max(micro_batch_size // images, 1)
-    group = _process_group(max(images // micro_batch_size, 1), rank, world_size)
+    images, together = groups_of(images, shares)
+    parts = 1 if together > 1 else shares[rank] // images
+    group = _process_group(together, rank, len(shares))
     if parts == 1 and group is None:
         return
     for norm in norms:
@@ -53,9 +44,37 @@ def share_statistics(
         norm.parts, norm.group = parts, group  # type: ignore[assignment]
 
 
+def groups_of(images: int | None, shares: Sequence[int]) -> tuple[int, int]:
+    """How groups of `images` lie over workers.
+
+    Args:
+        images: of a group; None means all.
+        shares: images of each worker.
+
+    Returns:
+        Images of a group, and workers that one spans.
+
+    Raises:
+        UserError: they fit neither.
+    """
+    whole = sum(shares)
+    images = images or whole
+    if images == whole:
+        return images, len(shares)
+    if all(share % images == 0 for share in shares):
+        return images, 1
+    if len(set(shares)) == 1 and images % shares[0] == 0 and whole % images == 0:
+        return images, images // shares[0]
+    each = " + ".join(map(str, shares))
+    raise UserError(
+        f"training.batch_norm_images = {images}: does not fit a batch of {each} images on {len(shares)} workers; use "
+        f"null for all of them, a number that divides each of these, or other --workers"
+    )
+
+
 @torch.no_grad()
 def average_statistics(tensors: dict[str, Tensor], module: nn.Module) -> None:
-    """Replace running statistics by their mean over the workers, in place.
+    """Replace running statistics by their mean over the groups of all workers, in place.
 
     They are linear in the statistics of the groups, so this is what one worker that saw all groups would hold.
 
@@ -63,20 +82,18 @@ def average_statistics(tensors: dict[str, Tensor], module: nn.Module) -> None:
         tensors: any of the module's state by name: itself, or a moving average of it.
         module: whose batch norms are meant.
     """
-    names = [
-        f"{prefix}.{name}" if prefix else name
-        for prefix, child in module.named_modules()
-        if isinstance(child, _BatchNorm)
-        for name, buffer in child.named_buffers(recurse=False)
-        if buffer.is_floating_point()
-    ]
-    running = [tensors[name] for name in names if name in tensors]
+    running, groups = [], 1
+    for prefix, child in module.named_modules():
+        if isinstance(child, _BatchNorm):
+            groups = getattr(child, "parts", 1)
+            names = [f"{prefix}.{name}" if prefix else name for name, _ in child.named_buffers(recurse=False)]
+            running += [tensors[name] for name in names if name in tensors and tensors[name].is_floating_point()]
     if not running:
         return
-    flat = torch.cat([tensor.flatten() for tensor in running])
+    flat = torch.cat([tensor.flatten() * groups for tensor in running] + [running[0].new_tensor([groups])])
     dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for tensor, mean in zip(running, flat.split([t.numel() for t in running]), strict=True):
+    means = flat[:-1] / flat[-1]
+    for tensor, mean in zip(running, means.split([tensor.numel() for tensor in running]), strict=True):
         tensor.copy_(mean.view_as(tensor))
 
 

@@ -76,10 +76,7 @@ class Loop:
         method.to(worker.device)
         if training.channels_last:
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        share_statistics(
-            method, training.batch_norm_images, micro_batch_size=self.plan.micro_batch_size, rank=worker.rank,
-            world_size=worker.world_size,
-        )  # fmt: skip
+        share_statistics(method, training.batch_norm_images, self.plan.shares, worker.rank)
         self.optimizer = build_optimizer(method.parameter_groups(), training.optimizer)
         self.ema = Ema(method, training.ema_decay) if training.ema_decay else None
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=training.precision == "fp16")
@@ -98,12 +95,19 @@ class Loop:
         ids = [self.worker.device.index or 0] if on_gpu else None
         return DistributedDataParallel(losses, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
-    def run(self, log: Callable[[dict[str, Any]], None], checkpoint: Callable[[bool], None]) -> None:
+    def run(
+        self,
+        log: Callable[[dict[str, Any]], None],
+        checkpoint: Callable[[bool], None],
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Train from the present step to the end.
 
         Args:
             log: takes the metrics of a logged step; called on every rank with the same global values.
             checkpoint: called on every rank where a checkpoint is due; the argument says whether to validate it.
+            leaving: whether a node is about to go, so that a checkpoint is due now; asked on every rank at once,
+                after each logged step.
 
         Raises:
             UserError: an unreadable sample, or a loss that is not finite.
@@ -120,6 +124,7 @@ class Loop:
             pin=self.worker.device.type == "cuda",
         )  # fmt: skip
         for group in stream:
+            due = False
             wanted = (self.step + 1) % training.log_every == 0 or self.step + 1 in (1, plan.total_steps)
             metrics = self.train_step(group, measure=wanted)
             now = time.monotonic()
@@ -128,7 +133,8 @@ class Loop:
                 self.seconds += now - since
                 log({**metrics, "images_per_second": speed, "seconds": self.seconds})
                 since, since_step = now, self.step
-            if self.step in saved:
+                due = leaving()
+            if due or self.step in saved:
                 self.check_finite()
                 self._average_statistics()
                 self.seconds += time.monotonic() - since
@@ -179,7 +185,7 @@ class Loop:
         Returns:
             This worker's share of each global term: their sum over workers is the term.
         """
-        shares, equal = self._shares(group), 1 / (self.plan.accumulate * self.worker.world_size)
+        shares, equal = self._shares(group), self.plan.shares[self.worker.rank] / self.plan.batch_size
         total: dict[str, Tensor] = {}
         dtype = DTYPES[self.config.training.precision]
         for micro, batch in enumerate(group):

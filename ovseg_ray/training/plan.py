@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Plan:
         epochs: passes over the data; a fraction ends within an epoch.
         seed: of the permutations.
         accumulate: micro-batches of a step.
-        workers: ranks.
+        workers: ranks. Their shares differ by one unit at most where the batch does not divide.
+        unit: images that stay together on one worker (they share batch statistics), where there are enough units.
     """
 
     samples: int
@@ -35,20 +37,26 @@ class Plan:
     seed: int = 0
     accumulate: int = 1
     workers: int = 1
+    unit: int = 1
 
     def __post_init__(self) -> None:
-        unit = self.accumulate * self.workers
+        least = self.accumulate * self.workers
         if self.samples == 0:
             raise UserError("data: nothing to train on; the data set is empty")
-        if self.batch_size % unit:
-            legal = max(round(self.batch_size / unit), 1) * unit
+        if self.batch_size % self.accumulate:
+            legal = max(round(self.batch_size / self.accumulate), self.workers) * self.accumulate
             raise UserError(
-                f"training.batch_size = {self.batch_size}: does not divide by {self.workers} workers × "
-                f"{self.accumulate} micro-batches; the nearest that does is {legal}"
+                f"training.batch_size = {self.batch_size}: does not divide by {self.accumulate} micro-batches; the "
+                f"nearest that does is {legal}"
+            )
+        if self.batch_size < least:
+            raise UserError(
+                f"training.batch_size = {self.batch_size}: less than an image for each of {self.workers} workers × "
+                f"{self.accumulate} micro-batches; use at least {least}"
             )
         if self.batch_size > self.samples:
-            legal = self.samples // unit * unit
-            hint = f"use at most {legal}" if legal else f"use fewer than {self.workers} workers"
+            legal = self.samples // self.accumulate * self.accumulate
+            hint = f"use at most {legal}" if legal >= least else f"use fewer than {self.workers} workers"
             raise UserError(f"training.batch_size = {self.batch_size}: the data has {self.samples} images; {hint}")
 
     @classmethod
@@ -58,7 +66,8 @@ class Plan:
         Raises:
             UserError: the batch size does not divide, or exceeds the data.
         """
-        return cls(samples, training.batch_size, training.epochs, training.seed, training.accumulate, workers)
+        unit = training.batch_norm_images or 1
+        return cls(samples, training.batch_size, training.epochs, training.seed, training.accumulate, workers, unit)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -71,9 +80,15 @@ class Plan:
         return max(round(self.epochs * self.steps_per_epoch), 1)
 
     @property
-    def micro_batch_size(self) -> int:
-        """Samples that one worker takes through the network at once."""
-        return self.batch_size // (self.accumulate * self.workers)
+    def shares(self) -> tuple[int, ...]:
+        """Samples that each worker takes through the network at once: of every micro-batch, in the order of ranks."""
+        ends = [self._start(rank) for rank in range(self.workers + 1)]
+        return tuple(end - start for start, end in pairwise(ends))
+
+    def _start(self, rank: int) -> int:
+        whole = self.batch_size // self.accumulate
+        unit = self.unit if whole % self.unit == 0 and whole // self.unit >= self.workers else 1
+        return whole // unit * rank // self.workers * unit
 
     def epoch_of(self, step: int) -> int:
         """Epoch that step `step` (0-based) lies in."""
@@ -85,9 +100,9 @@ class Plan:
         return permutation(self.samples, self.seed, self.epoch_of(step))[start : start + self.batch_size]
 
     def micro_batch(self, step: int, micro: int, rank: int) -> np.ndarray:
-        """(micro_batch_size,) int64 sample indices of one worker's micro-batch."""
-        start = (micro * self.workers + rank) * self.micro_batch_size
-        return self.global_batch(step)[start : start + self.micro_batch_size]
+        """int64 sample indices of one worker's micro-batch, as many as its share."""
+        first = micro * (self.batch_size // self.accumulate)
+        return self.global_batch(step)[first + self._start(rank) : first + self._start(rank + 1)]
 
     def schedule(self, rank: int, first_step: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """(epoch, sample indices) of every micro-batch of a worker, from a step to the end."""

@@ -18,6 +18,7 @@ from ovseg_ray.methods.base import Method
 from ovseg_ray.methods.export import save_model
 from ovseg_ray.methods.registry import get_method
 from ovseg_ray.run_directory import RunDirectory, write_atomically
+from ovseg_ray.training.batch_norm import groups_of
 from ovseg_ray.training.checkpoint import load_weights, newest_checkpoint, remove_partial
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.metrics import read_metrics
@@ -28,10 +29,11 @@ from ovseg_ray.training.sources import open_sources
 from ovseg_ray.training.watch import watch
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
+RESIZE_INTERVAL_S = 15.0  # between looks for room for more workers; each resize costs a start of all of them
 COLLECTIVE_TIMEOUT_S = 300  # a dead peer must not look like a hang of half an hour
 
 
-def train(config: RunConfig, out: Path, *, workers: int = 1, resume: bool = False) -> RunDirectory:
+def train(config: RunConfig, out: Path, *, workers: int | tuple[int, int] = 1, resume: bool = False) -> RunDirectory:
     """Train a method on Ray Train and export the last model (the averaged weights where `ema_decay` is set).
 
     Ray must be connected (`ovseg_ray.cluster.connect`). Whatever is wrong with the configuration or the data sets
@@ -40,7 +42,8 @@ def train(config: RunConfig, out: Path, *, workers: int = 1, resume: bool = Fals
     Args:
         config: resolved.
         out: run directory, on storage that every worker sees.
-        workers: training processes.
+        workers: training processes; (least, most) starts with as many as the cluster has room for, and takes more
+            in or does with fewer as nodes come and go. The result is the same.
         resume: go on with the run that is there, to the same end; one that has finished is returned at once.
 
     Raises:
@@ -55,23 +58,33 @@ def train(config: RunConfig, out: Path, *, workers: int = 1, resume: bool = Fals
     if RunDirectory(out).finished:
         return RunDirectory.create(out, values, resume=resume)
     sources = open_sources(config.data, masks=method.segments)
-    plan = Plan.of(config.training, len(sources), workers)
+    least, most = (workers, workers) if isinstance(workers, int) else workers
+    plan = _check_plans(config, len(sources), range(least, most + 1))
     validation = validation_sources(config, method) if config.training.validate_every else ()
-    cpus, gpu = worker_cpus(workers)
+    cpus, gpu = worker_cpus(most, least)
     run = RunDirectory.create(out, values, resume=resume)
     remove_partial(run.path)
-    provenance = provenance_of(config, sources, workers)
+    provenance = provenance_of(config, sources, most)
     labels = tuple(sources.label_sets)
     session = Session(config, method, run.path, labels, validation, cpus, provenance, newest_known(run))
-    many = "s" if workers > 1 else ""
-    _say(f"train {config.method}: {len(sources)} images, {plan.total_steps} steps, {workers} worker{many}")
+    count = f"{least} to {most} workers" if least < most else f"{most} worker{'s' if most > 1 else ''}"
+    _say(f"train {config.method}: {len(sources)} images, {plan.total_steps} steps, {count}")
     with watch(run.metrics_file, f"train {config.method}", plan.total_steps):
-        checkpoint = _fit(session, workers, gpu)
+        checkpoint = _fit(session, (least, most), gpu)
     _export(session, checkpoint)
     return run
 
 
-def _fit(session: Session, workers: int, gpu: bool) -> Path:
+def _check_plans(config: RunConfig, samples: int, workers: range) -> Plan:
+    """The plan, once every number of workers has been seen to fit it."""
+    for count in workers:
+        plan = Plan.of(config.training, samples, count)
+        if config.training.batch_norm_images is not None:
+            groups_of(config.training.batch_norm_images, plan.shares)
+    return plan
+
+
+def _fit(session: Session, workers: tuple[int, int], gpu: bool) -> Path:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -83,8 +96,9 @@ def _fit(session: Session, workers: int, gpu: bool) -> Path:
         train_worker,
         train_loop_config={"session": session},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
+            num_workers=workers[0] if workers[0] == workers[1] else workers,
             use_gpu=gpu,
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
             resources_per_worker={"CPU": session.threads, **({"GPU": 1} if gpu else {})},
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),

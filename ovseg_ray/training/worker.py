@@ -52,7 +52,7 @@ def _train(session: Session, worker: Worker) -> None:
     if restart is not None:
         load_checkpoint(loop, restart)
     reporter = _Reporter(session, loop)
-    loop.run(reporter.log, reporter.checkpoint)
+    loop.run(reporter.log, reporter.checkpoint, reporter.leaving)
 
 
 class _Reporter:
@@ -60,6 +60,7 @@ class _Reporter:
         self._session, self._loop = session, loop
         self._first = loop.worker.rank == 0
         self._latest: dict[str, Any] = {}
+        self._left = False
         if self._first:
             remove_partial(session.run.checkpoints)
             truncate_metrics(session.run.metrics_file, loop.step)
@@ -70,6 +71,13 @@ class _Reporter:
         if self._first:
             append_metrics(self._session.run.metrics_file, metrics)
             self._events.add(metrics)
+
+    def leaving(self) -> bool:
+        """Whether a node is being drained, once: the next start goes on from the checkpoint written now."""
+        if self._left or ray.train.get_preemption_info() is None:
+            return False
+        self._left = True
+        return True
 
     def checkpoint(self, validate: bool) -> None:
         loop = self._loop

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize
@@ -36,6 +37,7 @@ class ColourConfig(Config):
     crash_at: str = ""  # image at which the worker dies, once
     flag: str = ""  # file that says it has died already
     seconds: float = 0.0  # that a training image takes
+    starts: str = ""  # directory for a file, TIME-WORKERS, of each start of the workers
 
 
 class _Colourise:
@@ -76,6 +78,7 @@ class ColourTraining(Method):
         self.norm = nn.BatchNorm2d(16) if config.norm else nn.Identity()
         self.drop = nn.Dropout(config.dropout)
         self.head = nn.Conv2d(16, 16, 1)
+        self._told = False
 
     @classmethod
     def transform(cls, config: Config, *, training: bool = True) -> Transform:
@@ -92,7 +95,15 @@ class ColourTraining(Method):
         groups.append(ParameterGroup([*self.norm.parameters()], decay=False))
         return [group for group in groups if group.parameters]
 
+    def _tell_start(self) -> None:
+        alone = not dist.is_initialized()
+        if self.config.starts and (alone or dist.get_rank() == 0):
+            (Path(self.config.starts) / f"{time.time_ns()}-{1 if alone else dist.get_world_size()}").touch()
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
+        if not self._told:
+            self._told = True
+            self._tell_start()
         features = self._features(batch["image"])
         total = features.sum() * 0.0
         for number, text in enumerate(self._texts):

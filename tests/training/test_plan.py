@@ -36,14 +36,25 @@ def test_no_sample_comes_twice_in_an_epoch(samples: int) -> None:
         assert seen.max() < samples
 
 
-@pytest.mark.parametrize(("workers", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (3, 4), (12, 1)])
+@pytest.mark.parametrize(
+    ("workers", "accumulate"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (3, 4), (12, 1), (5, 1), (5, 2)]
+)
 def test_global_batches_do_not_depend_on_the_division(workers: int, accumulate: int) -> None:
     whole = Plan(50, 12, 2, seed=3)
     plan = Plan(50, 12, 2, seed=3, accumulate=accumulate, workers=workers)
     for step in range(whole.total_steps):
         parts = [plan.micro_batch(step, m, r) for m in range(accumulate) for r in range(workers)]
-        assert {len(part) for part in parts} == {plan.micro_batch_size}
+        assert [len(part) for part in parts] == list(plan.shares) * accumulate
+        assert max(plan.shares) - min(plan.shares) <= 1
         assert np.concatenate(parts).tolist() == whole.global_batch(step).tolist()
+
+
+@pytest.mark.parametrize(
+    ("workers", "unit", "shares"),
+    [(2, 4, (8, 8)), (3, 4, (4, 4, 8)), (4, 4, (4, 4, 4, 4)), (5, 4, (3, 3, 3, 3, 4)), (3, 5, (5, 5, 6))],
+)
+def test_images_that_share_statistics_stay_together(workers: int, unit: int, shares: tuple[int, ...]) -> None:
+    assert Plan(100, 16, 1, workers=workers, unit=unit).shares == shares
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:
@@ -76,11 +87,11 @@ def test_marks(every: float, expected: set[int]) -> None:
     [
         ((0, 1, 1.0), "nothing to train on"),
         ((9, 16, 1.0), "the data has 9 images; use at most 9"),
-        ((9, 16, 1.0, 0, 1, 4), "use at most 8"),
+        ((9, 16, 1.0, 0, 1, 4), "use at most 9"),
         ((3, 4, 1.0, 0, 1, 4), "fewer than 4 workers"),
-        ((100, 10, 1.0, 0, 1, 4), "the nearest that does is 8"),
-        ((100, 15, 1.0, 0, 1, 4), "the nearest that does is 16"),
-        ((100, 1, 1.0, 0, 2, 4), "4 workers × 2 micro-batches; the nearest that does is 8"),
+        ((100, 10, 1.0, 0, 4, 2), "does not divide by 4 micro-batches; the nearest that does is 8"),
+        ((100, 15, 1.0, 0, 4, 1), "the nearest that does is 16"),
+        ((100, 2, 1.0, 0, 2, 4), "4 workers × 2 micro-batches; use at least 8"),
     ],
 )
 def test_what_cannot_be_divided_is_named(plan: tuple, text: str) -> None:

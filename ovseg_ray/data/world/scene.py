@@ -17,7 +17,7 @@ from ovseg_ray.data.world.shapes import REACH, signed_distance
 
 _OBJECT_COUNTS = (0.50, 0.40, 0.10)
 """Probability of trying to place 1, 2, 3 objects."""
-_RADIUS = (0.24, 0.36)
+_RADIUS = (0.26, 0.38)
 """Smallest and largest object radius as a share of the image side."""
 _MAX_TILT = 0.25
 """Objects lean at most this many radians: they stand upright like most things in pictures."""

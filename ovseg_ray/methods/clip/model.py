@@ -30,8 +30,8 @@ class Clip(Method):
     which words its captions hold (Joulin et al., ECCV 2016) is the shorter way to the same features, and `word_loss`
     adds it to the contrastive loss.
 
-    With more than one worker the gradient is exactly that of the global batch, apart from batch statistics: the
-    batch norms of the small and the ResNet tower see each worker's own images.
+    With more than one worker the gradient is exactly that of the global batch; batch norms are the training loop's to
+    share (`training.batch_norm_images`).
     """
 
     name = "clip"
