@@ -37,7 +37,7 @@ def _checks(u: FloatMap, v: FloatMap, period: float) -> NDArray[np.bool_]:
     return (np.mod(u, period) < period / 2) ^ (np.mod(v, period) < period / 2)
 
 
-_TEXTURES = {"striped": (_stripes, 7.5, 10.0), "dotted": (_dots, 8.0, 10.0), "checkered": (_checks, 12.0, 15.0)}
+_TEXTURES = {"striped": (_stripes, 7.5, 10.0), "dotted": (_dots, 8.0, 10.0), "checkered": (_checks, 9.5, 12.0)}
 
 
 def paint_look(look: str, x: FloatMap, y: FloatMap, scale: float, rng: Generator) -> FloatMap:

@@ -21,7 +21,7 @@ _RADIUS = (0.26, 0.38)
 """Smallest and largest object radius as a share of the image side."""
 _MAX_TILT = 0.25
 """Objects lean at most this many radians: they stand upright like most things in pictures."""
-_MIN_VISIBLE = 0.7
+_MIN_VISIBLE = 0.75
 """Share of an object that must stay visible; a placement that hides more is drawn again."""
 _PLACEMENT_TRIES = 8
 _NOISE = (2.0, 7.0)
@@ -73,7 +73,7 @@ class _Placed:
 def _draw_object(rng: Generator, size: int) -> _Placed:
     look, shape = int(rng.integers(len(LOOKS))), int(rng.integers(len(SHAPES)))
     radius = rng.uniform(*_RADIUS) * size
-    centre_x, centre_y = rng.uniform(0.75 * radius, size - 0.75 * radius, 2)
+    centre_x, centre_y = rng.uniform(0.9 * radius, size - 0.9 * radius, 2)
     angle = rng.uniform(-_MAX_TILT, _MAX_TILT)
     reach = REACH * radius + 1
     columns = slice(max(int(centre_x - reach), 0), min(int(centre_x + reach) + 1, size))
