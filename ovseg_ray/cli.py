@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands import check, convert, demo, doctor, evaluate, predict, train, world
+from ovseg_ray.commands import check, convert, demo, doctor, evaluate, neighbours, predict, train, world
 from ovseg_ray.commands.explain import explain
 from ovseg_ray.commands.options import Debug, examples
 
@@ -37,6 +37,9 @@ app.add_typer(data_app, name="data", epilog=examples(*check.EXAMPLES))
 convert_app = typer.Typer(help="Use checkpoints of other programs.", rich_markup_mode=None)
 convert_app.command("lseg", epilog=examples(*convert.EXAMPLES))(convert.lseg)
 app.add_typer(convert_app, name="convert", epilog=examples(*convert.EXAMPLES))
+neighbours_app = typer.Typer(help="Find which images are alike.", rich_markup_mode=None)
+neighbours_app.command("build", epilog=examples(*neighbours.EXAMPLES))(neighbours.build)
+app.add_typer(neighbours_app, name="neighbours", epilog=examples(*neighbours.EXAMPLES))
 
 
 def _print_version(wanted: bool) -> None:

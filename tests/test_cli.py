@@ -19,7 +19,10 @@ from ovseg_ray.cli import main
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.registry import method_names
 
-VERBS = ("demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg")
+VERBS = (
+    "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
+    "neighbours build",
+)  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -101,6 +104,10 @@ MISTAKES = [
     ("data", "missing command"),
     ("data chek x", "did you mean 'check'"),
     ("data check nowhere", "nowhere: no such directory"),
+    ("neighbours build nowhere x.parquet", "nowhere: no such file"),
+    ("neighbours build . x.parquet", "holds no parquet"),
+    ("neighbours build x x.parquet --memory lots", "--memory lots"),
+    ("neighbours build x x.parquet --index ivff", "--index"),
     ("convert", "missing command"),
     ("convert lsge x.ckpt run", "did you mean 'lseg'"),
     ("convert lseg nowhere.ckpt run", "nowhere.ckpt: no such file"),

@@ -13,19 +13,20 @@ PACKAGE = Path(__file__).parents[1] / "ovseg_ray"
 ORDER = (
     ("errors", "config", "progress", "run_directory", "cluster"),
     ("data", "vocabulary"),
+    ("feature_store",),
     ("networks",),
     ("methods",),
     ("segmenter", "doctor"),
     ("evaluation",),
     ("training",),
-    ("tuning", "serving", "neighbours"),
+    ("tuning", "serving", "neighbours", "embedding"),
     ("demo",),
     ("commands",),
     ("cli",),
 )
 RANK = {room: rank for rank, row in enumerate(ORDER) for room in row}
-WITHOUT_RAY = ("methods", "networks", "vocabulary", "segmenter", "data/transforms", "errors", "config")
-METHOD_NAMES = ("clip", "lseg")
+WITHOUT_RAY = ("methods", "networks", "vocabulary", "segmenter", "feature_store", "data/transforms", "errors", "config")
+METHOD_NAMES = ("clip", "lseg", "stego")
 
 
 def modules() -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 CROPS = 5
+CROP_PATTERN = r"#[0-9]+$"  # what makes a crop's name of an image's
 
 
 class Box(NamedTuple):
@@ -58,5 +60,4 @@ def crop_id(image_id: str, crop: int) -> str:
 
 def image_of_crop(name: str) -> str:
     """The image that a crop's name belongs to; an image's own name is returned as it is."""
-    image, mark, crop = name.rpartition("#")
-    return image if mark and crop.isdigit() else name
+    return re.sub(CROP_PATTERN, "", name)

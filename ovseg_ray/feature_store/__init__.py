@@ -1,0 +1,1 @@
+"""Features of images on disk: vectors of any origin, stores with dense maps, and tables of nearest neighbours."""

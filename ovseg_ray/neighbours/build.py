@@ -1,0 +1,133 @@
+"""Building a neighbour table: every vector asks for its nearest, block by block."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.neighbour_table import TableInfo, table_part, write_table
+from ovseg_ray.feature_store.vectors import Vectors
+from ovseg_ray.neighbours.config import IndexConfig
+from ovseg_ray.neighbours.exclusion import Exclusion, Removal
+from ovseg_ray.neighbours.memory import QUERY_ROWS, MemoryPlan, plan_memory
+from ovseg_ray.neighbours.service import NeighbourService, Quality, default_shards
+from ovseg_ray.neighbours.storage import Storage
+from ovseg_ray.neighbours.top_k import Found
+from ovseg_ray.progress import ProgressBar
+
+SPARE = 16  # candidates beyond k that the memory plan counts with
+
+
+@dataclass(frozen=True)
+class Built:
+    """A table that was written, and what it took."""
+
+    rows: int
+    info: TableInfo
+    quality: Quality
+    memory: MemoryPlan
+
+
+def build_table(
+    vectors: Vectors,
+    out: Path,
+    k: int,
+    *,
+    index: IndexConfig | None = None,
+    removals: tuple[Removal, ...] = ("self",),
+    shards: int | None = None,
+    memory: int | None = None,
+) -> Built:
+    """The k nearest of every vector. Ray must be connected (`ovseg_ray.cluster.connect`).
+
+    Vectors are copied, normalised, to a directory beside `out` that goes when the table is there; shards work from it.
+
+    Args:
+        vectors: at least two.
+        out: parquet file to write, on storage that every node sees.
+        k: neighbours of each; rows that keep fewer after `removals` get fewer.
+        index: how to search; default: exactly.
+        removals: what is no neighbour of a vector: itself, other crops of its image, exact copies.
+        shards: processes that search; default: one a GPU, else one for every two CPUs, fewer for few vectors.
+        memory: bytes that all processes together may take.
+
+    Raises:
+        UserError: vectors that cannot be used, too few of them, too little memory, a recall below the floor, or a
+            table that cannot be written.
+    """
+    index, out = index or IndexConfig(), Path(out).absolute()
+    others = vectors.rows - ("self" in removals)
+    if k < 1 or k > others:
+        raise UserError(f"--k {k}: {vectors.path} has {others} others for each vector; give 1 to {max(others, 1)}")
+    if out.is_dir():
+        raise UserError(f"{out}: is a folder; give a file for the table, such as {out / 'neighbours.parquet'}")
+    shards = min(shards or default_shards(vectors.rows), vectors.rows)
+    plan = plan_memory(vectors.rows, vectors.dim, k + SPARE, shards, index, memory)
+    print(f"neighbours: {plan.describe()}", file=sys.stderr, flush=True)
+    work = out.with_name(f".{out.name}.work")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        with ProgressBar("read vectors", vectors.rows, "vectors") as bar:
+            storage = Storage.create(work, vectors, shards, index, progress=bar.update)
+        exclusion = Exclusion(storage, removals)
+        with NeighbourService(work, resident=plan.resident, recall_at=k + exclusion.usual) as service:
+            manifest = service.manifest
+            info = TableInfo(manifest.features, k, index.kind, round(service.quality.recall, 6), removals)
+            with ProgressBar("neighbours", manifest.rows, "vectors") as bar:
+                write_table(out, _parts(service, exclusion, k, bar), info)
+            return Built(manifest.rows, info, service.quality, plan)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _parts(service: NeighbourService, exclusion: Exclusion, k: int, bar: ProgressBar) -> Iterator[pa.Table]:
+    rows, effort = service.manifest.rows, service.quality.effort
+    first = min(k + exclusion.usual, rows)
+    starts = list(range(0, rows, QUERY_ROWS))
+
+    def ask(number: int) -> list[Any]:
+        start = starts[number]
+        return service.ask_rows(start, min(start + QUERY_ROWS, rows), first, effort)
+
+    coming = ask(0)
+    bar.start(0)
+    for number, start in enumerate(starts):
+        # the next block is searched while this one is written
+        asked, coming = coming, ask(number + 1) if number + 1 < len(starts) else []
+        queries = np.arange(start, min(start + QUERY_ROWS, rows))
+        yield _part(service, exclusion, queries, service.collect(asked, first), k)
+        bar.update(int(queries[-1]) + 1)
+
+
+def _part(service: NeighbourService, exclusion: Exclusion, queries: np.ndarray, found: Found, k: int) -> pa.Table:
+    """Rows of the table for some queries; those that lost too many candidates ask again for more."""
+    total = service.manifest.rows
+    kept = exclusion.apply(queries, found)
+    wanted = found.rows.shape[1]
+    while wanted < min(k + exclusion.most, total) and (short := kept.sum(1) < k).any():
+        wanted = min(wanted * 4, k + exclusion.most, total)
+        vectors = service.storage.gather(queries[short], service.manifest.segments)
+        more = service.search(vectors, wanted, service.quality.effort)
+        found = _widened(found, wanted, short, more)
+        kept = exclusion.apply(queries, found)
+    kept &= np.cumsum(kept, axis=1) <= k
+    names = service.storage.names
+    chosen = pa.array(found.rows[kept])
+    ids = names.take(pa.array(queries)).combine_chunks()
+    return table_part(ids, names.take(chosen).combine_chunks(), found.scores[kept], kept.sum(1))
+
+
+def _widened(found: Found, width: int, places: np.ndarray, more: Found) -> Found:
+    missing = width - found.rows.shape[1]
+    rows = np.pad(found.rows, ((0, 0), (0, missing)), constant_values=-1)
+    scores = np.pad(found.scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+    rows[places], scores[places] = more.rows, more.scores
+    return Found(scores, rows)

@@ -1,0 +1,119 @@
+"""Tables and the service on Ray, against brute force; shards killed for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+from search_tools import brute_force, clustered, same, storage_of, unit
+
+from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.neighbour_table import NeighbourTable
+from ovseg_ray.feature_store.vectors import open_vectors
+from ovseg_ray.neighbours import IndexConfig, NeighbourService, build_table
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def parquet(path: Path, names: list[str], vectors: np.ndarray) -> Path:
+    pq.write_table(pa.table({"image_id": names, "vector": pa.array(list(vectors))}), path)
+    return path
+
+
+def kill_shards(service: NeighbourService) -> None:
+    for process in ray.get([shard.__ray_call__.remote(lambda _: os.getpid()) for shard in service._shards]):
+        os.kill(process, signal.SIGKILL)
+
+
+def expected(vectors: np.ndarray, k: int, banned: np.ndarray) -> list[set[int]]:
+    scores = unit(vectors) @ unit(vectors).T
+    scores[banned] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return [{int(row) for row in rows if scores[query, row] > -np.inf} for query, rows in enumerate(order)]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_table_of_a_bare_array(tmp_path: Path, kind: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    vectors = clustered(3000)
+    np.save(tmp_path / "v.npy", vectors)
+    source, out = open_vectors(tmp_path / "v.npy"), tmp_path / "t.parquet"
+    built = build_table(source, out, 7, index=IndexConfig(kind=kind), shards=2, memory=2 * 10**9)
+    table = NeighbourTable.open(out, source.fingerprint())
+    found = [{int(name) for name in table.neighbours(str(row))} for row in range(3000)]
+    truth = expected(vectors, 7, np.eye(3000, dtype=bool))
+    share = np.mean([len(a & b) / 7 for a, b in zip(found, truth, strict=True)])
+    assert share > (0.9995 if kind == "flat" else 0.98)
+    assert built.info.recall == (1.0 if kind == "flat" else pytest.approx(0.995, abs=0.006))
+    assert all(len(row) == 7 for row in found)
+    scores = np.stack([table.scores(str(row)) for row in range(100)])
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert "at most 0." in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet", "v.npy"]
+
+
+def test_self_crops_and_copies_are_removed_on_request(tmp_path: Path) -> None:
+    vectors = clustered(60, dim=8)
+    vectors[::5] = vectors[0]  # twelve copies
+    names = [f"image {row // 5}#{row % 5}" for row in range(60)]
+    source = open_vectors(parquet(tmp_path / "v.parquet", names, vectors))
+    image, copy = np.arange(60) // 5, np.where(np.arange(60) % 5 == 0, -1, np.arange(60))
+    own = np.eye(60, dtype=bool)
+    cases: list[tuple[tuple[Any, ...], np.ndarray]] = [
+        ((), ~own & False),
+        (("self",), own),
+        (("self", "same_image"), image[:, None] == image),
+        (("self", "duplicates"), own | (copy[:, None] == copy)),
+        (("self", "same_image", "duplicates"), (image[:, None] == image) | (copy[:, None] == copy)),
+    ]
+    for removals, banned in cases:
+        build_table(source, tmp_path / "t.parquet", 6, removals=removals)
+        table = NeighbourTable.open(tmp_path / "t.parquet")
+        for query, truth in enumerate(expected(vectors, 6, banned)):
+            found = [names.index(name) for name in table.neighbours(names[query])]
+            assert len(found) == 6
+            assert not banned[query, found].any(), removals
+            least = min(unit(vectors)[query] @ unit(vectors)[row] for row in truth)
+            assert table.scores(names[query]).min() == pytest.approx(least, abs=1e-5)
+
+
+def test_too_many_neighbours_are_refused(tmp_path: Path) -> None:
+    source = open_vectors(parquet(tmp_path / "v.parquet", ["a", "b", "c"], np.eye(3)))
+    with pytest.raises(UserError, match=r"--k 3: .* has 2 others for each vector; give 1 to 2"):
+        build_table(source, tmp_path / "t.parquet", 3)
+    build_table(source, tmp_path / "t.parquet", 2)
+    assert set(NeighbourTable.open(tmp_path / "t.parquet").neighbours("a")) == {"b", "c"}
+
+
+@pytest.mark.chaos
+def test_killed_shards_come_back_and_answer_the_same(tmp_path: Path) -> None:
+    vectors = clustered(4000)
+    storage = storage_of(tmp_path, vectors, 2, IndexConfig(kind="ivf"))
+    with NeighbourService(storage.root) as service:
+        queries, effort = unit(vectors[:200]), service.quality.effort
+        before = service.search(queries, 8, effort)
+        truth = brute_force(vectors[:200], vectors, 8)
+        same(service.search(queries, 8), truth)
+        kill_shards(service)
+        after = service.search(queries, 8, effort)
+        assert np.array_equal(before.rows, after.rows)
+        same(service.search(queries, 8), truth)
+        # what was added before another kill is not lost
+        service.add(["new"], np.eye(16)[:1])
+        kill_shards(service)
+        ids, scores = service.nearest(np.eye(16)[:1], 2)
+        assert ids[0][0] == "new"
+        assert scores[0, 0] == pytest.approx(1, abs=1e-6)
+
+
+def test_queries_are_checked(tmp_path: Path) -> None:
+    with NeighbourService(storage_of(tmp_path, clustered(50), 1).root) as service:
+        assert service.nearest(clustered(50)[3], 1)[0] == [["3"]]
+        with pytest.raises(UserError, match="16 numbers"):
+            service.nearest(np.ones((1, 5)), 1)
