@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +19,12 @@ from ovseg_ray.training import RunConfig, train
 from ovseg_ray.training.metrics import read_metrics
 
 PATIENCE_S = 150
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
 
 
 def steps(run: Path) -> int:
@@ -58,7 +65,9 @@ def come_and_go(cluster: Cluster, run: Path, flags: Path, trouble: list[str]) ->
 def main(config: str, out: str, flags: str) -> None:
     sys.modules["ovseg_ray.training.train"].RESIZE_INTERVAL_S = 2.0  # type: ignore[attr-defined]
     registry._METHODS["colour"] = "colour_training:ColourTraining"
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
+    head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}  # others may have Ray's usual one
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     trouble: list[str] = []
     thread = threading.Thread(target=come_and_go, args=(cluster, Path(out), Path(flags), trouble))
