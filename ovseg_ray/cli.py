@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands import check, convert, demo, doctor, evaluate, neighbours, predict, train, world
+from ovseg_ray.commands import check, convert, demo, doctor, embed, evaluate, neighbours, predict, train, world
 from ovseg_ray.commands.explain import explain
 from ovseg_ray.commands.options import Debug, examples
 
@@ -30,6 +30,7 @@ app.command("train", epilog=examples(*train.EXAMPLES))(train.train)
 app.command("evaluate", epilog=examples(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.command("predict", epilog=examples(*predict.EXAMPLES))(predict.predict)
 app.command("doctor", epilog=examples(*doctor.EXAMPLES))(doctor.doctor)
+app.command("embed", epilog=examples(*embed.EXAMPLES))(embed.embed)
 app.command("config", epilog=examples(*train.CONFIG_EXAMPLES))(train.config)
 app.command("table", epilog=examples(*evaluate.TABLE_EXAMPLES))(evaluate.table)
 data_app.command("check", epilog=examples(*check.EXAMPLES))(check.check)

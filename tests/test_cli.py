@@ -21,7 +21,7 @@ from ovseg_ray.methods.registry import method_names
 
 VERBS = (
     "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
-    "neighbours build",
+    "neighbours build", "embed",
 )  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def test_help_shows_an_example_that_parses(verb: str, capsys: pytest.CaptureFixt
         parses(shlex.split(example))
 
 
-@pytest.mark.parametrize("verb", ["world", "train", "evaluate", "predict", "doctor", "demo"])
+@pytest.mark.parametrize("verb", ["world", "train", "evaluate", "predict", "doctor", "demo", "embed"])
 def test_verbs_that_use_ray_take_an_address(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--address" in help_of(verb, capsys)
 
@@ -104,6 +104,9 @@ MISTAKES = [
     ("data", "missing command"),
     ("data chek x", "did you mean 'check'"),
     ("data check nowhere", "nowhere: no such directory"),
+    ("embed nowhere x", "nowhere: no such directory"),
+    ("embed . x --size 70", "must be a multiple of 32, such as 64"),
+    ("embed . x --stride 5", "stride"),
     ("neighbours build nowhere x.parquet", "nowhere: no such file"),
     ("neighbours build . x.parquet", "holds no parquet"),
     ("neighbours build x x.parquet --memory lots", "--memory lots"),

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "ovseg_ray"
 # no room imports one that stands in a later row
 ORDER = (
     ("errors", "config", "progress", "run_directory", "cluster"),
-    ("data", "vocabulary"),
     ("feature_store",),
+    ("data", "vocabulary"),
     ("networks",),
     ("methods",),
     ("segmenter", "doctor"),

@@ -1,0 +1,236 @@
+"""The embedding job: rows of a data set stream through Ray Data to actors that write parts of a feature store.
+
+A part is the unit of everything: the block that travels, what an actor writes as a whole, what a job that was stopped
+need not do again. Nothing but rows of the index is ever in the driver, and Ray Data holds back decoding while the
+actors are busy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from ovseg_ray.data.crops import crop_id
+from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.data.squares import squares_of
+from ovseg_ray.embedding.config import EmbedConfig
+from ovseg_ray.embedding.embedder import Embedder
+from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.store import (
+    FeatureStore,
+    StoredRow,
+    StoreInfo,
+    finish_store,
+    part_file,
+    part_summary,
+    start_store,
+    write_part,
+)
+from ovseg_ray.feature_store.vectors import MANIFEST, PARTS, ParquetVectors
+from ovseg_ray.networks.frozen import weights_hash
+from ovseg_ray.progress import ProgressBar
+
+MOST_PART_IMAGES = 64
+PART_BYTES = 32 << 20  # of decoded squares: Ray Data would split a block of four times as much
+
+
+def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | None = None) -> FeatureStore:
+    """Embed every image of a split. Ray must be connected (`ovseg_ray.cluster.connect`).
+
+    The same call again goes on where it was stopped: parts that are there are kept. An image that cannot be read is
+    recorded in the manifest and left out.
+
+    Args:
+        dataset: its files seen by every node.
+        out: directory of the store, on storage that every node sees.
+        config: what to compute.
+        workers: actors with the backbone; default: one a GPU, else one for every two CPUs.
+
+    Raises:
+        UserError: no images, none that can be read, weights that do not fit, or another store in `out`.
+    """
+    out = Path(out).absolute()
+    if len(dataset) == 0:
+        raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
+    probe = Embedder(config)  # what is wrong with the encoder is said here, once
+    start_store(out, job_of(dataset, config))
+    if (out / MANIFEST).is_file():
+        return FeatureStore.open(out)
+    size = part_images(config)
+    parts = range(-(-len(dataset) // size))
+    missing = [number for number in parts if not part_file(out, number).is_file()]
+    done = len(dataset) - sum(min(size, len(dataset) - number * size) for number in missing)
+    with ProgressBar("embed", len(dataset), "images") as bar:
+        bar.start(done)
+        failed = 0
+        for images, wrong in _run(dataset, out, config, missing, size, workers):
+            done, failed = done + images, failed + wrong
+            bar.update(done, unreadable=str(failed))
+    return _finish(dataset, out, config, probe, len(parts))
+
+
+def job_of(dataset: DataSet, config: EmbedConfig) -> dict[str, Any]:
+    """Identity of a store: all that its content follows from."""
+    values = config.model_dump(mode="json", exclude={"batch_size"})
+    weights = config.encoder.weights
+    if weights is not None and weights_hash_needs_file(weights):
+        raise UserError(f"{weights}: no such weights file; give one in --weights")
+    return {
+        **values,
+        "weights": weights_hash(weights),
+        "data": dataset.fingerprint(),
+        "path": str(dataset.path),
+        "split": dataset.split,
+    }
+
+
+def weights_hash_needs_file(weights: str) -> bool:
+    """Whether weights name a file that is not there."""
+    from ovseg_ray.networks.config import pretrained_tag
+
+    return pretrained_tag(weights) is None and not os.path.isfile(weights)
+
+
+def part_images(config: EmbedConfig) -> int:
+    """Images of a part."""
+    squares = config.squares
+    return max(1, min(MOST_PART_IMAGES, PART_BYTES // (squares.size**2 * 3 * squares.squares)))
+
+
+def _run(
+    dataset: DataSet, out: Path, config: EmbedConfig, missing: list[int], size: int, workers: int | None
+) -> Iterator[tuple[int, int]]:
+    """(images, unreadable ones) of each part as it is written."""
+    if not missing:
+        return
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    workers = workers or gpus or max(1, int(resources.get("CPU", 1)) // 2)
+    blocks = []
+    for number in missing:
+        block = dataset.index.slice(number * size, size)
+        blocks.append(block.append_column("part", pa.array([number] * block.num_rows)))
+    reader = _Decoder(dataset.without_index(), config)
+    written = (
+        ray.data.from_arrow(blocks)
+        .map_batches(reader, batch_size=None, batch_format="pyarrow", num_cpus=1)
+        .map_batches(
+            _Writer,
+            fn_constructor_args=(out, config),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(missing))),
+            num_gpus=1 if gpus else 0,
+            num_cpus=1,
+        )
+    )
+    for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for row in batch.to_pylist():
+            yield row["images"], row["failed"]
+
+
+@dataclass(frozen=True)
+class _Decoder:
+    """Index rows of a part to squares; runs in tasks, beside the actors."""
+
+    dataset: DataSet
+    config: EmbedConfig
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        columns: dict[str, list[Any]] = {
+            "part": [],
+            "image_id": [],
+            "pixels": [],
+            "mask": [],
+            "wide": [],
+            "problem": [],
+        }
+        for row in block.to_pylist():
+            for name, pixels, mask, problem in self._squares(row):
+                wide = mask is not None and mask.dtype == np.uint16
+                data = None if mask is None else mask.tobytes()
+                values = (row["part"], name, pixels, data, wide, problem)
+                for column, value in zip(columns.values(), values, strict=True):
+                    column.append(value)
+        kinds = [pa.int64(), pa.string(), pa.large_binary(), pa.large_binary(), pa.bool_(), pa.string()]
+        arrays = [pa.array(v, kind) for v, kind in zip(columns.values(), kinds, strict=True)]
+        return pa.table(dict(zip(columns, arrays, strict=True)))
+
+    def _squares(self, row: dict[str, Any]) -> Iterator[tuple[str, bytes | None, np.ndarray | None, str | None]]:
+        name = row["image_id"]
+        try:
+            sample = self.dataset.decode_row(row)
+        except UserError as error:
+            yield name, None, None, str(error)
+            return
+        squares = squares_of(sample.image, sample.mask, self.config.squares)
+        for crop, square in enumerate(squares):
+            yield name if len(squares) == 1 else crop_id(name, crop), square.image.tobytes(), square.mask, None
+
+
+class _Writer:
+    """An actor that holds the backbone and writes parts."""
+
+    def __init__(self, out: Path, config: EmbedConfig) -> None:
+        gpu = bool(ray.get_gpu_ids())
+        self._out, self._config = out, config
+        self._embedder = Embedder(config, "cuda" if gpu else "cpu")
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        numbers = set(block.column("part").to_pylist())
+        assert len(numbers) == 1, "a block is one part"
+        number, side = numbers.pop(), self._config.squares.size
+        failed: list[dict[str, Any]] = []
+        kept: list[dict[str, Any]] = []
+        for row in block.to_pylist():
+            (failed if row["problem"] is not None else kept).append(row)
+        stored = []
+        if kept:
+            pixels = np.frombuffer(b"".join(row["pixels"] for row in kept), np.uint8).reshape(-1, side, side, 3)
+            seeds = [number * MOST_PART_IMAGES * 5 + place for place in range(len(kept))]
+            vectors, maps = self._embedder(pixels, seeds)
+            for row, vector, features in zip(kept, vectors, maps, strict=True):
+                dense = None if self._config.dense == "none" else features
+                stored.append(StoredRow(row["image_id"], vector, dense, _mask_of(row, side)))
+        problems = [(row["image_id"], row["problem"]) for row in failed]
+        write_part(self._out, number, stored, problems, self._config.dense)
+        images = len(kept) // self._config.squares.squares + len(failed)
+        return pa.table({"part": [number], "images": [images], "failed": [len(failed)]})
+
+
+def _mask_of(row: dict[str, Any], side: int) -> np.ndarray | None:
+    if row["mask"] is None:
+        return None
+    return np.frombuffer(row["mask"], np.uint16 if row["wide"] else np.uint8).reshape(side, side)
+
+
+def _finish(dataset: DataSet, out: Path, config: EmbedConfig, probe: Embedder, parts: int) -> FeatureStore:
+    files = [part_file(out, number) for number in range(parts)]
+    summaries = [part_summary(file) for file in files]
+    rows = sum(summary[0] for summary in summaries)
+    failed = [failure for summary in summaries for failure in summary[1]]
+    if rows == 0:
+        raise UserError(f"{dataset.path}: none of its {len(dataset)} images can be read ({failed[0][1]}); mend them")
+    known = sorted((out / PARTS).glob("*.parquet"))
+    assert known == files, "parts are those of this job"
+    info = StoreInfo(
+        job=job_of(dataset, config),
+        rows=rows,
+        images=rows // config.squares.squares,
+        failed=failed,
+        dim=probe.backbone.channels,
+        grid=probe.grid,
+        dense=config.dense,
+        error=max(summary[2] for summary in summaries),
+        features=ParquetVectors(out, files).fingerprint(),
+        labels=dataset.vocabulary.names if dataset.vocabulary is not None and dataset.masks is not None else (),
+    )
+    return finish_store(out, info)

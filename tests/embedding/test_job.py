@@ -1,0 +1,154 @@
+"""The whole job on Ray: what is stored, what is left out, what is not done twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ovseg_ray.data import open_dataset
+from ovseg_ray.data.squares import square
+from ovseg_ray.embedding import EmbedConfig, embed, job
+from ovseg_ray.embedding.embedder import Embedder
+from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.store import FeatureStore
+from ovseg_ray.feature_store.vectors import open_vectors
+
+CONFIG = EmbedConfig.model_validate({"squares": {"size": 32}, "encoder": {"stride": 8}})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for index in range(150):
+        image = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8).repeat(10, 0).repeat(10, 1)
+        Image.fromarray(image).save(root / f"{index:03d}.png")
+    whole = (root / "070.png").read_bytes()
+    (root / "070.png").write_bytes(whole[: len(whole) // 2])
+    (root / "071.png").write_text("no picture")
+    return root
+
+
+def ids(store: FeatureStore) -> list[str]:
+    return store.image_ids
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_every_image_once_unreadable_ones_named_and_nothing_done_twice(folder: Path, tmp_path: Path) -> None:
+    dataset, out = open_dataset(folder), tmp_path / "store"
+    store = embed(dataset, out, CONFIG, workers=2)
+    assert store.info.images == store.info.rows == 148
+    assert [Path(name).stem for name, _ in store.info.failed] == ["070", "071"]
+    names = [row["image_id"] for row in dataset.index.to_pylist() if Path(row["image_path"]).stem not in ("070", "071")]
+    assert ids(store) == names
+    assert store.info.features == open_vectors(out).fingerprint()
+
+    picture = np.asarray(Image.open(folder / "003.png"))
+    vectors, maps = Embedder(CONFIG)(square(picture, 32)[None])
+    row = store.rows[names[3]]
+    np.testing.assert_allclose(store.vectors()[row], vectors[0], atol=1e-5)
+    np.testing.assert_allclose(store.features(row), maps[0], atol=2e-3, rtol=2e-3)
+
+    # as after a kill: no manifest, one part gone, another half written
+    before = store.vectors()
+    parts = store.files
+    assert len(parts) == 3
+    (out / "manifest.json").unlink()
+    parts[1].rename(out / "parts/.part-000001.parquet.1234.partial")
+    with pytest.raises(UserError, match="not finished"):
+        FeatureStore.open(out)
+    written = parts[0].stat().st_mtime_ns
+    again = embed(dataset, out, CONFIG, workers=1)
+    assert parts[0].stat().st_mtime_ns == written
+    assert ids(again) == names
+    np.testing.assert_allclose(again.vectors(), before, atol=1e-6)
+
+    with pytest.raises(UserError, match="another job \\(dense differs\\)"):
+        embed(dataset, out, CONFIG.model_copy(update={"dense": "int8"}))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_five_crops_as_bytes_with_masks(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    rng = np.random.default_rng(1)
+    for kind in ("images", "masks"):
+        (data / kind / "train").mkdir(parents=True)
+    (data / "classes.json").write_text('{"classes": ["a", "b", "c"]}')
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(data / f"images/train/{index}.png")
+        Image.fromarray(rng.integers(0, 3, (64, 96), dtype=np.uint8)).save(data / f"masks/train/{index}.png")
+    config = CONFIG.model_copy(update={"dense": "int8", "squares": CONFIG.squares.model_copy(update={"crops": "five"})})
+    store = embed(open_dataset(data), tmp_path / "store", config)
+    assert (store.info.images, store.info.rows) == (3, 15)
+    assert [name.rpartition("#")[2] for name in ids(store)] == list("01234") * 3
+    assert list(store.info.labels) == ["a", "b", "c"]
+    assert 0 < store.info.error < 0.02
+    image, mask = (np.asarray(Image.open(data / f"{kind}/train/1.png")) for kind in ("images", "masks"))
+    row = next(row for name, row in store.rows.items() if name.endswith("1#3"))
+    _, maps = Embedder(config)(square(image[32:, 48:], 32)[None])
+    place = np.linalg.norm(store.features(row) - maps[0], axis=0) / np.linalg.norm(maps[0], axis=0)
+    assert place.max() <= store.info.error + 1e-3
+    assert np.array_equal(store.mask(row), square(mask[32:, 48:], 32, "nearest"))  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_folder_without_one_readable_image(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_text("nothing")
+    with pytest.raises(UserError, match="none of its 1 images can be read"):
+        embed(open_dataset(tmp_path / "in"), tmp_path / "out", CONFIG)
+
+
+def test_parts_stay_small() -> None:
+    for size, crops in ((224, "none"), (518, "five"), (4096, "five")):
+        squares = {"size": size, "crops": crops}
+        config = EmbedConfig.model_validate({"encoder": {"name": "dino"}, "squares": squares})
+        images = job.part_images(config)
+        assert images == 1 or images * config.squares.squares * size * size * 3 <= 32 << 20
+    assert job.part_images(CONFIG) == 64
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import ray
+from ovseg_ray.data import open_dataset
+from ovseg_ray.embedding import EmbedConfig, embed
+from ovseg_ray.cluster import connect
+config = EmbedConfig.model_validate({"squares": {"size": 32}, "encoder": {"stride": 8}})
+with connect():
+    embed(open_dataset(sys.argv[1]), Path(sys.argv[2]), config, workers=1)
+"""
+
+
+@pytest.mark.chaos
+@pytest.mark.ray
+def test_a_killed_driver_loses_nothing(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "store"
+    command = [sys.executable, "-c", KILLED, str(folder), str(out)]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("parts/*.parquet")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = {path.name: path.stat().st_mtime_ns for path in out.glob("parts/*.parquet")}
+    assert first
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    store = FeatureStore.open(out)
+    assert store.info.images == 148
+    assert len(set(ids(store))) == 148
+    assert {name: (out / "parts" / name).stat().st_mtime_ns for name in first} == first
+    assert pq.read_table(out / "parts").num_rows == 148
