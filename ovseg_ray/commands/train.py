@@ -15,7 +15,7 @@ EXAMPLES = (
 )
 CONFIG_EXAMPLES = ("ovseg-ray config lseg",)
 
-MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to train: clip or lseg.")]
+MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to train: clip, lseg or stego.")]
 ConfigFile = Annotated[
     str | None,
     typer.Option(

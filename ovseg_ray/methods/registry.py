@@ -11,6 +11,7 @@ from ovseg_ray.methods.base import Method
 _METHODS = {
     "clip": "ovseg_ray.methods.clip:Clip",
     "lseg": "ovseg_ray.methods.lseg:LSeg",
+    "stego": "ovseg_ray.methods.stego:Stego",
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovseg_ray.data.dataset import DataSet
-from ovseg_ray.data.readers import coco, folder, index_png
+from ovseg_ray.data.readers import coco, feature_store, folder, index_png
 from ovseg_ray.errors import UserError
 
 DEFAULT_SPLIT = "train"
@@ -30,6 +30,7 @@ class Reader:
 
 
 READERS = (
+    Reader(feature_store.recognises, feature_store.splits, feature_store.read),
     Reader(coco.recognises, coco.splits, coco.read),
     Reader(index_png.recognises, index_png.splits, index_png.read),
     Reader(folder.recognises, folder.splits, folder.read),

@@ -1,0 +1,219 @@
+"""STEGO as a method: a head on frozen features, two probes, and clusters that can be given names."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ovseg_ray.config import Config, TrainingConfig
+from ovseg_ray.errors import UserError
+from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
+from ovseg_ray.methods.stego.config import StegoConfig
+from ovseg_ray.methods.stego.correspondence import Draws, correspondence
+from ovseg_ray.methods.stego.head import ChannelMasks, Head
+from ovseg_ray.methods.stego.labels import label_weights, segment_shares, upsampled
+from ovseg_ray.methods.stego.negatives import draw_negatives
+from ovseg_ray.methods.stego.probes import TEST_ALPHA, ClusterProbe, linear_probe_loss
+from ovseg_ray.methods.stego.transform import StegoTransform
+from ovseg_ray.networks.frozen import build_backbone
+from ovseg_ray.vocabulary import TextEncoder
+
+NAMING_ALPHA = 20.0  # shares of clusters when they vote for labels: near to the hard assignment of training
+
+
+class Stego(Method):
+    """Codes whose cosine follows that of frozen features; clusters of them stand for classes.
+
+    Trained on a feature store: the backbone never runs in training. It takes part in the saved model, which works on
+    images. Until its clusters are named (`name_clusters`) the model tells clusters apart but answers no labels.
+
+    The level that centring keeps, and the negatives, are those of a micro-batch: the one thing that depends on how
+    many workers share a batch.
+    """
+
+    name = "stego"
+    config_class = StegoConfig
+    segments = False
+    config: StegoConfig
+
+    def __init__(self, config: StegoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.encoder)
+        self.head = Head(self.backbone.channels, config.width, config.projection)
+        self.cluster_probe = ClusterProbe(self.head.width, config.clusters + config.extra_clusters)
+        self.linear_probe = nn.Conv2d(self.head.width, config.classes, 1) if config.classes else None
+        self.cluster_names: Tensor | None
+        self.register_buffer("cluster_names", None)
+        if config.name_width is not None:
+            self._make_names(config.name_width)
+
+    # ---- training
+    @classmethod
+    def check_training(cls, training: TrainingConfig) -> None:
+        if training.batch_size // training.accumulate < 2:
+            raise UserError(
+                f"training.batch_size = {training.batch_size}: a micro-batch needs two images; raise it, "
+                "or lower training.accumulate"
+            )
+
+    @classmethod
+    def transform(cls, config: Config, *, training: bool = True) -> Transform:
+        assert isinstance(config, StegoConfig)
+        return StegoTransform(config)
+
+    def initialise(self) -> None:
+        if self.config.encoder.weights is not None:
+            self.backbone.load_pretrained(self.config.encoder.weights)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Negatives and dropout are drawn from torch's generator; neighbour and points come with the batch."""
+        features, near = batch["features"], batch["neighbour"]
+        if len(features) < 2:
+            raise UserError("training.batch_size: random pairs need two images for each worker; raise it")
+        masks = [ChannelMasks.draw(x) if self.config.dropout and self.training else None for x in (features, near)]
+        negatives = draw_negatives(self.config.correspondence.negatives, len(features), reference=self.config.reference)
+        draws = Draws(batch["anchor_points"], batch["other_points"], negatives.to(features.device))
+        return self.step_losses(features, near, batch["target"], draws, (masks[0], masks[1]))
+
+    def step_losses(
+        self,
+        features: Tensor,
+        neighbours: Tensor,
+        target: Tensor,
+        draws: Draws,
+        masks: tuple[ChannelMasks | None, ChannelMasks | None] = (None, None),
+    ) -> dict[str, Tensor]:
+        """All weighted terms of one step, a function of its arguments alone.
+
+        Args:
+            features: (B, C, h, w) of the images, before dropout.
+            neighbours: (B, C, h, w) of one neighbour of each.
+            target: (B, H, W) int64 labels; outside 0..K-1 ignored.
+            draws: points and negatives.
+            masks: channel dropout of both passes.
+
+        Returns:
+            "self", "neighbours" (where there is a table or a weight), "random", "cluster", "linear" (with labels).
+        """
+        codes = self.head(features, masks[0]), self.head(neighbours, masks[1])
+        with torch.autocast(features.device.type, enabled=False):
+            seen = [x if m is None else x * m.features for x, m in zip((features, neighbours), masks, strict=True)]
+            config = self.config.correspondence
+            found = correspondence(
+                (seen[0].float(), seen[1].float()), (codes[0].float(), codes[1].float()), draws, config
+            )
+            losses = {name: config.weight * term for name, term in found.weighted(config).items()}
+            if self.config.neighbours is None and self.config.features is not None:
+                losses["neighbours"] = losses["neighbours"] * 0.0
+            code = codes[0].detach().float()
+            losses["cluster"] = self.cluster_probe(code).loss
+            if self.linear_probe is not None:
+                logits = self.linear_probe(code)
+                losses["linear"] = linear_probe_loss(logits, target, reference=self.config.reference)
+        return losses
+
+    def loss_weights(self, batch: Batch) -> dict[str, Tensor]:
+        if self.linear_probe is None:
+            return {}
+        target, size = batch["target"], len(batch["features"])
+        images = torch.tensor(float(size), device=target.device)
+        labelled = ((target >= 0) & (target < self.config.classes)).sum().float()
+        return {**dict.fromkeys(("self", "neighbours", "random", "cluster"), images), "linear": labelled}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        probes = [*self.cluster_probe.parameters()]
+        if self.linear_probe is not None:
+            probes += self.linear_probe.parameters()
+        groups = [ParameterGroup(probes, lr_scale=self.config.probe_lr_scale)]
+        head = list(self.head.parameters())
+        return [ParameterGroup(head), *groups] if head else groups
+
+    # ---- codes and clusters
+    def preprocess(self, image: np.ndarray) -> Tensor:
+        mean, std = (np.asarray(v, np.float32) for v in (self.backbone.mean, self.backbone.std))
+        return (
+            torch.from_numpy(((image / np.float32(255) - mean) / std).astype(np.float32)).permute(2, 0, 1).contiguous()
+        )
+
+    def encode(self, images: Tensor) -> Encoding:
+        """ "codes": (B, D, h, w), averaged with those of the mirrored images where `flip` says so."""
+        size = (images.shape[2], images.shape[3])
+        right, bottom = (-length % self.backbone.multiple for length in (size[1], size[0]))
+        if right or bottom:
+            images = F.pad(images, (0, right, 0, bottom), mode="replicate")
+        codes = self.head(self.backbone(images))
+        if self.config.flip:
+            codes = (codes + self.head(self.backbone(images.flip(3))).flip(3)) / 2
+        return Encoding({"codes": codes.float()}, size)
+
+    def cluster_scores(self, encoding: Encoding, size: tuple[int, int]) -> Tensor:
+        """(B, K, *size) log probabilities of clusters; codes are upsampled first."""
+        return self.cluster_probe.log_probabilities(self._upsampled_codes(encoding, size), TEST_ALPHA)
+
+    def linear_scores(self, encoding: Encoding, size: tuple[int, int]) -> Tensor:
+        """(B, classes, *size) log probabilities of the linear probe.
+
+        Raises:
+            UserError: a model without one.
+        """
+        if self.linear_probe is None:
+            raise UserError("model.classes = 0: this model was trained without labels and has no linear probe")
+        return self.linear_probe(self._upsampled_codes(encoding, size)).log_softmax(1)
+
+    def _upsampled_codes(self, encoding: Encoding, size: tuple[int, int]) -> Tensor:
+        codes = encoding.tensors["codes"]
+        return upsampled(codes, encoding.size, self._padded(codes), size)
+
+    def _padded(self, codes: Tensor) -> tuple[int, int]:
+        return codes.shape[2] * self.backbone.stride, codes.shape[3] * self.backbone.stride
+
+    # ---- labels, once clusters have names
+    @property
+    def text_encoder(self) -> TextEncoder | None:
+        return self._text[0] if self._text else None
+
+    _text: tuple[TextEncoder, ...] = ()
+
+    def use_text_encoder(self, encoder: TextEncoder) -> None:
+        if self.cluster_names is None:
+            self._make_names(encoder.dim)
+            self.config = self.config.model_copy(update={"name_width": encoder.dim})
+        elif self.cluster_names.shape[1] != encoder.dim:
+            raise UserError(
+                f"text encoder: vectors of {encoder.dim} numbers, the clusters have {self.cluster_names.shape[1]}; "
+                "give the text encoder that they were named with"
+            )
+        self._text = (encoder,)
+
+    def name_clusters(self, vectors: Tensor) -> None:
+        """Take (K, D) vectors of clusters in the text encoder's space, such as the mean image embedding of regions."""
+        assert self.cluster_names is not None, "use_text_encoder comes first"
+        self.cluster_names.copy_(F.normalize(vectors.float(), dim=1))
+
+    def scores(self, encoding: Encoding, text: Tensor) -> Tensor:
+        return torch.einsum("bkhw,nk->bnhw", self._shares(encoding), self._label_weights(text))
+
+    @torch.no_grad()
+    def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:
+        with torch.autocast(text.device.type, enabled=False):
+            codes = encoding.tensors["codes"]
+            shares = upsampled(self._shares(encoding), encoding.size, self._padded(codes), size)
+            return segment_shares(shares, self._label_weights(text))
+
+    def _shares(self, encoding: Encoding) -> Tensor:
+        """(B, K, h, w) of each cluster."""
+        return (NAMING_ALPHA * self.cluster_probe.cosines(encoding.tensors["codes"].float())).softmax(1)
+
+    def _label_weights(self, text: Tensor) -> Tensor:
+        if self.cluster_names is None:
+            raise UserError("this stego model tells clusters apart that have no names yet; use its cluster scores")
+        return label_weights(self.cluster_names, text, self.config.name_temperature)
+
+    def _make_names(self, width: int) -> None:
+        clusters = self.cluster_probe.clusters
+        self.cluster_names = torch.zeros(len(clusters), width, device=clusters.device)
+        # of the instance: the class itself is trained without labels, this model answers them
+        self.segments = True  # type: ignore[misc]
