@@ -24,13 +24,16 @@ def evaluate(
     controls: Annotated[
         bool, typer.Option("--controls", help="Also score shuffled label texts and parents' names.")
     ] = False,
+    crf: Annotated[
+        bool, typer.Option("--crf", help="Refine clusters by a CRF, as the paper's final numbers are (stego).")
+    ] = False,
     address: Address = None,
     debug: Debug = False,
 ) -> None:
     """Measure a trained model on a data set: mIoU, accuracies, seen / unseen / harmonic.
 
     Labels are those of the data set unless --labels or --vocabulary asks for others. The result file holds the
-    whole protocol; 'ovseg-ray table' prints it again.
+    whole protocol; 'ovseg-ray table' prints it again. Clusters of a stego run are matched to classes.
     """
     asked = read_labels(labels, vocabulary)
     from ovseg_ray.cluster import connect
@@ -40,7 +43,7 @@ def evaluate(
 
     dataset = open_dataset(data, split or _validation_split(data))
     with connect(address, debug=debug):
-        result = score(run, dataset, labels=asked, controls=controls, out=out)
+        result = score(run, dataset, labels=asked, controls=controls, out=out, crf=crf)
     print(summary(result))
 
 

@@ -39,6 +39,7 @@ from ovseg_ray.networks.frozen import weights_hash
 from ovseg_ray.progress import ProgressBar
 
 MOST_PART_IMAGES = 64
+DECODE_CPUS = 0.5  # a task that also waits for storage
 PART_BYTES = 32 << 20  # of decoded squares: Ray Data would split a block of four times as much
 
 
@@ -121,7 +122,8 @@ def _run(
     reader = _Decoder(dataset.without_index(), config)
     written = (
         ray.data.from_arrow(blocks)
-        .map_batches(reader, batch_size=None, batch_format="pyarrow", num_cpus=1)
+        # other resources than the actors: else Ray Data would fuse both, and nothing be decoded while actors compute
+        .map_batches(reader, batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS)
         .map_batches(
             _Writer,
             fn_constructor_args=(out, config),

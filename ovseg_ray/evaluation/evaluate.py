@@ -13,6 +13,7 @@ from ovseg_ray.evaluation.distributed import score_on_ray
 from ovseg_ray.evaluation.result import make_result, write_result
 from ovseg_ray.evaluation.scoring import LabelSpace
 from ovseg_ray.evaluation.spaces import label_space
+from ovseg_ray.evaluation.unsupervised import ClusterModel
 from ovseg_ray.methods.export import load_model
 from ovseg_ray.segmenter import Labels, Segmenter, find_model
 
@@ -25,6 +26,7 @@ def evaluate(
     controls: bool = False,
     out: Path | None = None,
     workers: int | None = None,
+    crf: bool = False,
 ) -> dict[str, Any]:
     """Score a run on a data set. Ray must be connected (`ovseg_ray.cluster.connect`).
 
@@ -39,6 +41,7 @@ def evaluate(
         controls: also score `shuffled` texts, and `parents` where the data set has a hierarchy.
         out: result file to write.
         workers: actors holding the model; default: one a GPU, else one for every two CPUs.
+        crf: refine the maps of a model whose clusters have no names (`evaluate_clusters`).
 
     Returns:
         The result (see `result.make_result`).
@@ -50,7 +53,15 @@ def evaluate(
     if out is not None and out.is_dir():  # said now, not after the work
         raise UserError(f"{out}: is a folder; give a file for the result, such as {out / 'result.json'}")
     model = find_model(Path(run).absolute())
-    spaces = default_spaces(Segmenter(load_model(model)), dataset, labels, controls=controls)
+    method = load_model(model)
+    if not method.segments and isinstance(method, ClusterModel):
+        from ovseg_ray.evaluation.evaluate_clusters import evaluate_clusters
+
+        result = evaluate_clusters(model, dataset, crf=crf, workers=workers)
+        if out is not None:
+            write_result(out, result)
+        return result
+    spaces = default_spaces(Segmenter(method), dataset, labels, controls=controls)
     started = time.monotonic()
     matrices = score_on_ray(load_model, model, dataset, spaces, workers=workers)
     result = make_result(dataset, spaces, matrices, model, seconds=time.monotonic() - started)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ BATCH = 8
 IGNORE = -1
 
 
+@runtime_checkable
 class ClusterModel(Protocol):
     """What is scored: `ovseg_ray.methods.stego.Stego`."""
 

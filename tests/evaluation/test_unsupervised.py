@@ -1,0 +1,114 @@
+"""Scoring of clusters over a data set: in one process, and on Ray with the same counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ovseg_ray.data import open_dataset
+from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.data.squares import SquareConfig
+from ovseg_ray.errors import UserError
+from ovseg_ray.evaluation.evaluate import evaluate
+from ovseg_ray.evaluation.evaluate_clusters import evaluation_squares
+from ovseg_ray.evaluation.table import summary
+from ovseg_ray.evaluation.unsupervised import ClusterModel, UnsupervisedCounts, count_clusters
+from ovseg_ray.methods.export import load_model, save_model
+from ovseg_ray.methods.stego import Stego, StegoConfig
+from ovseg_ray.methods.stego.crf import CrfConfig
+
+COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 40, 220]], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
+    """Stripes of three colours, one class each; the top rows are ignored."""
+    root = tmp_path_factory.mktemp("stripes")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (root / kind / "val").mkdir(parents=True)
+    (root / "classes.json").write_text(json.dumps({"classes": ["red", "green", "blue"], "ignore_index": 255}))
+    for index in range(9):
+        mask = np.repeat(rng.integers(0, 3, 4), 16)[None].repeat(48, 0).astype(np.uint8)
+        image = COLOURS[mask] + rng.integers(0, 20, (48, 64, 3), dtype=np.uint8)
+        mask[:4] = 255
+        Image.fromarray(image).save(root / f"images/val/{index}.png")
+        Image.fromarray(mask).save(root / f"masks/val/{index}.png")
+    return open_dataset(root, "val")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose codes are the features; its centroids are those of the three colours."""
+    torch.manual_seed(0)
+    config = StegoConfig(
+        encoder={"channels": (8, 8, 8, 8), "stride": 4}, projection="none", clusters=3, extra_clusters=1, classes=3,
+        evaluation_size=32, squares={"resampling": "nearest"},
+    )  # type: ignore[arg-type]  # fmt: skip
+    stego = Stego(config).eval()
+    plain = [np.full((32, 32, 3), colour, np.uint8) for colour in COLOURS]
+    with torch.no_grad():
+        codes = stego.encode(torch.stack([stego.preprocess(picture) for picture in plain])).tensors["codes"]
+        centre = codes[:, :, 4, 4]
+        order = [2, 0, 1]  # clusters have no order
+        stego.cluster_probe.clusters.copy_(torch.cat([centre[order], -centre.mean(0, keepdim=True)]))
+    path = tmp_path_factory.mktemp("run") / "model"
+    save_model(stego, path, vocabularies=[], provenance={})
+    return path
+
+
+def counted(model: Path, dataset: DataSet, rows: range, crf: CrfConfig | None = None) -> UnsupervisedCounts:
+    stego = load_model(model)
+    assert isinstance(stego, ClusterModel)
+    squares = evaluation_squares(model)
+    return count_clusters(stego, dataset, rows, clusters=4, linear=True, squares=squares, crf=crf)
+
+
+def test_clusters_of_colours_are_the_classes(model: Path, dataset: DataSet) -> None:
+    assert evaluation_squares(model) == SquareConfig(size=32, resampling="nearest")
+    score = counted(model, dataset, range(9)).clusters.matched()
+    assert score.classes.tolist() == [2, 0, 1, -1]
+    assert score.miou > 0.5
+    # 32 x 32 pixels of 9 images, a twelfth of the rows ignored
+    assert 9 * 32 * 29 <= score.histogram.sum() <= 9 * 32 * 30
+
+
+def test_parts_add_up(model: Path, dataset: DataSet) -> None:
+    whole = counted(model, dataset, range(9))
+    parts = counted(model, dataset, range(4)).merge(counted(model, dataset, range(4, 9)))
+    assert np.array_equal(whole.clusters.counts, parts.clusters.counts)
+    assert whole.linear is not None
+    assert parts.linear is not None
+    assert np.array_equal(whole.linear.counts, parts.linear.counts)
+
+
+def test_the_crf_follows_edges(model: Path, dataset: DataSet) -> None:
+    plain, refined = (counted(model, dataset, range(4), crf).clusters.matched() for crf in (None, CrfConfig()))
+    assert refined.accuracy > plain.accuracy
+
+
+def test_fewer_clusters_than_classes(model: Path, dataset: DataSet) -> None:
+    stego = load_model(model)
+    assert isinstance(stego, ClusterModel)
+    with pytest.raises(UserError, match=r"model\.clusters=3"):
+        count_clusters(stego, dataset, range(1), clusters=2, linear=False, squares=SquareConfig(size=32))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_on_ray_the_counts_are_the_same(model: Path, dataset: DataSet, tmp_path: Path) -> None:
+    expected = counted(model, dataset, range(9))
+    result = evaluate(model.parent, dataset, out=tmp_path / "r.json", workers=2)
+    found = result["spaces"]["clusters"]
+    assert np.array_equal(np.array(found["confusion"]), expected.clusters.matched().histogram.T)
+    assert found["cluster_classes"] == [2, 0, 1, -1]
+    assert found["metrics"]["pixel_accuracy"] == pytest.approx(expected.clusters.matched().accuracy)
+    assert found["distractors"] == ["(no class)"]
+    assert "one to one" in result["protocol"]["rules"]["clusters"]
+    assert "clusters" in summary(json.loads((tmp_path / "r.json").read_text()))
+    assert "linear" in result["spaces"]
