@@ -45,6 +45,14 @@ def embed(
     crops: Annotated[
         Literal["none", "five"], typer.Option(metavar="KIND", help="five: corners and centre of each image instead.")
     ] = "none",
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, metavar="N", help="Compress crops in between: 75 in the original. Default: not."),
+    ] = None,
+    kind: Annotated[
+        Literal["tokens", "keys", "original_keys"],
+        typer.Option(metavar="NAME", help="Features of dino: tokens, keys, or original_keys (as if of 6 heads)."),
+    ] = "tokens",
     dense: Annotated[
         Literal["none", "float16", "int8"], typer.Option(metavar="KIND", help="Store maps as float16 or int8, or none.")
     ] = "float16",
@@ -65,8 +73,8 @@ def embed(
     from ovseg_ray.embedding import EmbedConfig
     from ovseg_ray.embedding import embed as run
 
-    backbone = {"name": encoder, "weights": weights, "architecture": architecture, "stride": stride}
-    squares = {"size": size, "resampling": resampling, "crops": crops}
+    backbone = {"name": encoder, "weights": weights, "architecture": architecture, "stride": stride, "kind": kind}
+    squares = {"size": size, "resampling": resampling, "crops": crops, "jpeg_quality": jpeg_quality}
     values = {"encoder": backbone, "squares": squares, "dense": dense, "vector_dropout": vector_dropout}
     config = build(EmbedConfig, values, "embed")
     dataset = open_dataset(data, split)
