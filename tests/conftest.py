@@ -33,7 +33,8 @@ def ray_cluster() -> Iterator[None]:
     """Ray on this machine with 4 logical CPUs, one for the whole test run."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    # "local": never a cluster that runs on this machine already
+    ray.init(address="local", num_cpus=4, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 
