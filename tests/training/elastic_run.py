@@ -62,6 +62,13 @@ def come_and_go(cluster: Cluster, run: Path, flags: Path, trouble: list[str]) ->
         trouble.append(repr(error))
 
 
+def run_training(config: str, out: Path, trouble: list[str]) -> None:
+    try:
+        train(RunConfig.model_validate(json.loads(config)), out, workers=(1, 2))
+    except Exception as error:
+        trouble.append(repr(error))
+
+
 def main(config: str, out: str, flags: str) -> None:
     sys.modules["ovseg_ray.training.train"].RESIZE_INTERVAL_S = 2.0  # type: ignore[attr-defined]
     registry._METHODS["colour"] = "colour_training:ColourTraining"
@@ -70,9 +77,10 @@ def main(config: str, out: str, flags: str) -> None:
     cluster.add_node(num_cpus=1)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     trouble: list[str] = []
-    thread = threading.Thread(target=come_and_go, args=(cluster, Path(out), Path(flags), trouble))
+    # nodes are added by the main thread, which alone may handle signals
+    thread = threading.Thread(target=run_training, args=(config, Path(out), trouble))
     thread.start()
-    train(RunConfig.model_validate(json.loads(config)), Path(out), workers=(1, 2))
+    come_and_go(cluster, Path(out), Path(flags), trouble)
     thread.join()
     ray.shutdown()
     cluster.shutdown()
