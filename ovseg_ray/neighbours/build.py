@@ -69,14 +69,13 @@ def build_table(
         raise UserError(f"--k {k}: {vectors.path} has {others} others for each vector; give 1 to {max(others, 1)}")
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give a file for the table, such as {out / 'neighbours.parquet'}")
-    shards = min(shards or default_shards(vectors.rows), vectors.rows)
-    plan = plan_memory(vectors.rows, vectors.dim, k + SPARE, shards, index, memory)
+    plan = _plan(vectors, k, index, shards, memory)
     print(f"neighbours: {plan.describe()}", file=sys.stderr, flush=True)
     work = out.with_name(f".{out.name}.work")
     shutil.rmtree(work, ignore_errors=True)
     try:
         with ProgressBar("read vectors", vectors.rows, "vectors") as bar:
-            storage = Storage.create(work, vectors, shards, index, progress=bar.update)
+            storage = Storage.create(work, vectors, plan.shards, index, progress=bar.update)
         exclusion = Exclusion(storage, removals)
         with NeighbourService(work, resident=plan.resident, recall_at=k + exclusion.usual) as service:
             manifest = service.manifest
@@ -86,6 +85,18 @@ def build_table(
             return Built(manifest.rows, info, service.quality, plan)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _plan(vectors: Vectors, k: int, index: IndexConfig, shards: int | None, memory: int | None) -> MemoryPlan:
+    """With the asked shards, else with as many as fit into the memory."""
+    wanted = min(shards or default_shards(vectors.rows), vectors.rows)
+    for count in range(wanted, 0, -1):
+        try:
+            return plan_memory(vectors.rows, vectors.dim, k + SPARE, count, index, memory)
+        except UserError:
+            if shards is not None or count == 1:
+                raise
+    raise AssertionError("there is at least one shard")
 
 
 def _parts(service: NeighbourService, exclusion: Exclusion, k: int, bar: ProgressBar) -> Iterator[pa.Table]:

@@ -10,8 +10,8 @@ from ovseg_ray.neighbours.approximate import MOST_TRAINING_ROWS, TRAIN_ROWS_PER_
 from ovseg_ray.neighbours.config import IndexConfig
 from ovseg_ray.neighbours.storage import BYTES, READ_ROWS
 
-PROCESS = 160 << 20  # a shard with NumPy, Arrow, Ray and faiss in it, before any vector
-DRIVER = 260 << 20
+PROCESS = 365 << 20  # a shard with NumPy, Arrow, Ray and faiss in it, before any vector (measured)
+DRIVER = 490 << 20  # the command itself (measured)
 NAME = 48  # of a vector, with its places
 QUERY_ROWS = 1024
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -69,7 +69,11 @@ def plan_memory(rows: int, dim: int, k: int, shards: int, index: IndexConfig, li
     shard = PROCESS + block + _index_bytes(index, per_shard, dim)
     plan = MemoryPlan(shards, rows, shard, driver, resident=False)
     if limit is not None and plan.total > limit:
-        way = "take fewer --shards or raise --memory" if index.exact else "use --index flat or ivfpq, or raise --memory"
+        way = (
+            "take fewer --shards or raise --memory"
+            if index.exact
+            else "take fewer --shards, use --index flat or ivfpq, or raise --memory"
+        )
         raise UserError(f"--memory: {plan.describe()}, more than the {limit / 1e9:.2f} GB allowed; {way}")
     kept = MemoryPlan(shards, rows, shard + vectors, driver, resident=True)
     if index.exact and limit is not None and kept.total <= limit // 2:

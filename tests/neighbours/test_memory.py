@@ -9,16 +9,16 @@ from ovseg_ray.neighbours.memory import parse_bytes, plan_memory
 MILLION = 1_000_000
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivfpq", "ivf"])
-def test_a_million_vectors_fit_two_gigabytes(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "shards"), [("flat", 2), ("ivfpq", 2), ("ivf", 1)])
+def test_a_million_vectors_fit_two_gigabytes(kind: str, shards: int) -> None:
     config = IndexConfig.model_validate({"kind": kind})
-    plan = plan_memory(MILLION, 384, 24, 2, config, 2 * 10**9)
+    plan = plan_memory(MILLION, 384, 24, shards, config, 2 * 10**9)
     assert plan.total <= 2e9
     assert not plan.resident
 
 
 def test_what_does_not_fit_is_refused_before_anything_starts() -> None:
-    with pytest.raises(UserError, match=r"--memory: 1,000,000 vectors on 2 shards: at most .* GB .* use --index flat"):
+    with pytest.raises(UserError, match=r"--memory: 1,000,000 vectors on 2 shards: at most .* GB .*--index flat"):
         plan_memory(MILLION, 384, 24, 2, IndexConfig(kind="hnsw"), 10**9)
 
 

@@ -1,0 +1,88 @@
+"""Memory and time of a neighbour table: what all its processes take together, against what the command said.
+
+    python benchmarks/neighbours_memory.py --rows 1000000 --index ivf --out /tmp/neighbours-benchmark
+
+Makes clustered vectors of 384 numbers, runs `ovseg-ray neighbours build`, and samples the resident memory that each
+process does not share (Ray's own services are named apart). Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import ray  # noqa: F401  (brings psutil along)
+
+SERVICES = ("raylet", "gcs_server", "dashboard", "log_monitor", "monitor.py", "runtime_env", "ray::IDLE")
+CHUNK = 10_000
+
+
+def make_vectors(path: Path, rows: int, dim: int) -> None:
+    """Vectors around a hundredth as many centres, written in chunks."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(max(rows // 100, 1), dim)).astype(np.float32)
+    out = np.lib.format.open_memmap(path, "w+", np.float32, (rows, dim))
+    for start in range(0, rows, CHUNK):
+        count = min(CHUNK, rows - start)
+        noise = rng.normal(size=(count, dim)).astype(np.float32)
+        out[start : start + count] = centres[rng.integers(len(centres), size=count)] + 0.7 * noise
+    out.flush()
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """Unshared resident bytes of a process and its children: those of the work, those of Ray's services."""
+    import psutil
+
+    work = services = 0
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.Error:
+        return 0, 0
+    for process in processes:
+        try:
+            info, line = process.memory_info(), " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if any(name in line for name in SERVICES):
+            services += info.rss - info.shared
+        else:
+            work += info.rss - info.shared
+    return work, services
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--index", default="ivf")
+    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    vectors = given.out / f"{given.rows}x{given.dim}.npy"
+    if not vectors.is_file():
+        make_vectors(vectors, given.rows, given.dim)
+    code = "import sys; from ovseg_ray.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["neighbours", "build", vectors, given.out / "table.parquet", "--index", given.index]
+    command = [sys.executable, "-c", code, *words, "--shards", given.shards]
+    started, peak = time.monotonic(), (0, 0)
+    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            now = memory_of(process.pid)
+            peak = (max(peak[0], now[0]), max(peak[1], now[1]))
+            time.sleep(0.3)
+        said = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        sys.exit(process.returncode)
+    result = {"rows": given.rows, "index": given.index, "seconds": round(time.monotonic() - started, 1)}
+    print(json.dumps({**result, "gb": peak[0] / 1e9, "ray_services_gb": peak[1] / 1e9, "table": json.loads(said)}))
+
+
+if __name__ == "__main__":
+    main()
