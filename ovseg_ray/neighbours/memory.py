@@ -76,7 +76,7 @@ def plan_memory(rows: int, dim: int, k: int, shards: int, index: IndexConfig, li
         )
         raise UserError(f"--memory: {plan.describe()}, more than the {limit / 1e9:.2f} GB allowed; {way}")
     kept = MemoryPlan(shards, rows, shard + vectors, driver, resident=True)
-    if index.exact and limit is not None and kept.total <= limit // 2:
+    if index.exact and limit is not None and kept.total <= limit * 3 // 4:
         return kept
     return plan
 
