@@ -15,7 +15,15 @@ SCRIPTS = sorted(JOBS.glob("*.py"))
 
 
 def test_each_command_that_does_work_has_a_script() -> None:
-    assert [script.stem for script in SCRIPTS] == ["demo", "embed", "evaluate", "neighbours", "predict", "train", "world"]
+    assert [script.stem for script in SCRIPTS] == [
+        "demo",
+        "embed",
+        "evaluate",
+        "neighbours",
+        "predict",
+        "train",
+        "world",
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
