@@ -167,7 +167,12 @@ def test_a_mistake_that_a_worker_meets_is_one_line(make_config: MakeConfig, tmp_
     ("change", "text"),
     [
         ({"training": {"batch_size": 100}}, "the data has 24 images"),
-        ({"training": {"batch_size": 9}, "workers": 2}, "nearest that does is 8"),
+        ({"training": {"batch_size": 9, "accumulate": 2}, "workers": 2}, "nearest that does is 8"),
+        ({"training": {"batch_size": 2}, "workers": (1, 3)}, "3 workers × 1 micro-batches; use at least 3"),
+        (
+            {"training": {"batch_norm_images": 3}, "workers": 2},
+            "batch_norm_images = 3: does not fit a batch of 4 [+] 4",
+        ),
         ({"data": {"sources": []}}, "--data PATH"),
         ({"data": {"held_out_label": "grean"}}, "did you mean 'green'"),
         ({"model": {"dropout": "much"}}, "model: dropout"),
