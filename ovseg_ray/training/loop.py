@@ -185,7 +185,8 @@ class Loop:
         Returns:
             This worker's share of each global term: their sum over workers is the term.
         """
-        shares, equal = self._shares(group), self.plan.shares[self.worker.rank] / self.plan.batch_size
+        pending, equal = self._shares(group), self.plan.shares[self.worker.rank] / self.plan.batch_size
+        shares: list[dict[str, Tensor]] = []
         total: dict[str, Tensor] = {}
         dtype = DTYPES[self.config.training.precision]
         for micro, batch in enumerate(group):
@@ -194,6 +195,7 @@ class Loop:
             with nullcontext() if ddp is None or last else ddp.no_sync():
                 with torch.autocast(self.worker.device.type, dtype, enabled=dtype != torch.float32):
                     terms = self._losses(batch)
+                shares = shares or pending()
                 scaled = {name: term.float() * shares[micro].get(name, equal) for name, term in terms.items()}
                 # DDP divides by the number of workers, the shares have done so already
                 loss = torch.stack(list(scaled.values())).sum() * self.worker.world_size
@@ -202,19 +204,27 @@ class Loop:
                 total[name] = total.get(name, 0.0) + term.detach()
         return total
 
-    def _shares(self, group: Sequence[Batch]) -> list[dict[str, Tensor]]:
-        """For each micro-batch, its share of the global batch in the terms that do not weigh all images alike."""
+    def _shares(self, group: Sequence[Batch]) -> Callable[[], list[dict[str, Tensor]]]:
+        """For each micro-batch, its share of the global batch in the terms that do not weigh all images alike.
+
+        Workers sum their weights while the network runs: the result is waited for when the returned function is called.
+        """
         weights = [self.method.loss_weights(batch) for batch in group]
         names = sorted(weights[0])
         if not names:
-            return [{} for _ in group]
+            return lambda: [{} for _ in group]
         local = torch.stack([torch.stack([w[name].float() for name in names]) for w in weights])
         whole = local.sum(0)
-        if self.worker.world_size > 1:
-            dist.all_reduce(whole)
-        # where nothing is labelled anywhere the term is 0 as well
-        share = local / whole.clamp_min(torch.finfo(torch.float32).tiny)
-        return [dict(zip(names, row, strict=True)) for row in share]
+        work = dist.all_reduce(whole, async_op=True) if self.worker.world_size > 1 else None
+
+        def shares() -> list[dict[str, Tensor]]:
+            if work is not None:
+                work.wait()
+            # where nothing is labelled anywhere the term is 0 as well
+            share = local / whole.clamp_min(torch.finfo(torch.float32).tiny)
+            return [dict(zip(names, row, strict=True)) for row in share]
+
+        return shares
 
     def _metrics(self, terms: dict[str, Tensor], norm: Tensor | None, lr: float) -> dict[str, Any]:
         values = torch.stack(list(terms.values()))
