@@ -83,7 +83,7 @@ class Segmenter:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         try:
             torch.empty(0, device=chosen)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's own, by kind of device
             raise UserError(f"device '{chosen}': not available here; use 'cpu'") from error
         return cls(load_model(find_model(Path(path)), chosen))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -44,7 +45,7 @@ class BackboneConfig(Config):
     kind: Literal["tokens", "keys", "original_keys"] = Field("tokens", description="of the last block (dino)")
 
 
-class FrozenBackbone(nn.Module):
+class FrozenBackbone(nn.Module, ABC):
     """(B, 3, H, W) normalised images -> (B, channels, H / stride, W / stride), always in eval mode.
 
     Attributes:
@@ -65,13 +66,13 @@ class FrozenBackbone(nn.Module):
         """Stays in eval mode."""
         return super().train(False)
 
+    @abstractmethod
     def load_pretrained(self, weights: str) -> None:
         """Take pretrained weights.
 
         Raises:
             UserError: no such file or tag, or weights of another network.
         """
-        raise NotImplementedError
 
 
 class _Pyramid(FrozenBackbone):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -41,7 +41,8 @@ def share_statistics(module: nn.Module, images: int | None, shares: Sequence[int
     for norm in norms:
         # the class changes and nothing else, as it does in torch's convert_sync_batchnorm
         norm.__class__ = _shared_class(type(norm))
-        norm.parts, norm.group = parts, group  # type: ignore[assignment]
+        shared = cast(_Shared, norm)
+        shared.parts, shared.group = parts, group
 
 
 def groups_of(images: int | None, shares: Sequence[int]) -> tuple[int, int]:
@@ -218,7 +219,8 @@ class _Normalise(torch.autograd.Function):
 
 
 def _constants(x: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(torch.full((x.shape[1],), value, dtype=torch.float32, device=x.device) for value in (0.0, 1.0))  # type: ignore[return-value] # fmt: skip
+    zeros = torch.zeros(x.shape[1], device=x.device)
+    return zeros, torch.ones_like(zeros)
 
 
 def _layout(x: Tensor) -> torch.memory_format:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden/lseg/decoder_tiny.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden/lseg/lseg_tiny_b16.npz")
 BLOCKS = {"refinenet4": "fusion32", "refinenet3": "fusion16", "refinenet2": "fusion8", "refinenet1": "fusion4"}
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg_ray.data.sample import DecodedSample
-from ovseg_ray.data.transforms import resize_exact
+from ovseg_ray.data.transforms import normalise, resize_exact, resize_long
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.lseg import reference
 from ovseg_ray.methods.lseg.config import AugmentationConfig
@@ -29,9 +29,7 @@ class Normalisation:
 
     def __call__(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (3, H, W) float32."""
-        scale = 1.0 / (255.0 * np.asarray(self.std, np.float32))
-        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return torch.from_numpy(image * scale.astype(np.float32) - shift).permute(2, 0, 1).contiguous()
+        return normalise(image, self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -158,9 +156,4 @@ def color_jitter(image: np.ndarray, strength: float, rng: np.random.Generator) -
 
 def resize_long_side(image: np.ndarray, long_side: int | None) -> np.ndarray:
     """(H, W, 3) uint8 with its long side resized to `long_side`, antialiased; None: as it is."""
-    height, width = image.shape[:2]
-    if long_side is None or max(height, width) == long_side:
-        return image
-    factor = long_side / max(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+    return image if long_side is None else resize_long(image, None, long_side)[0]
