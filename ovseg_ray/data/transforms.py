@@ -153,7 +153,8 @@ def pad_to_multiple(
 
 def normalise(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(H, W, 3) uint8 as a contiguous (3, H, W) float32 tensor, `(image / 255 - mean) / std` for each channel."""
-    planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()
+    # a copy: numpy calls a mirrored column of one pixel contiguous, torch refuses its negative stride
+    planes = torch.from_numpy(image.transpose(2, 0, 1).copy()).float()
     deviation = torch.tensor(std, dtype=torch.float32).reshape(3, 1, 1)
     centre = torch.tensor(mean, dtype=torch.float32).reshape(3, 1, 1)
     return planes.mul_(1.0 / (255.0 * deviation)).sub_(centre / deviation)

@@ -100,7 +100,7 @@ class ParquetVectors(Vectors):
             self._dataset = pads.dataset([str(file) for file in files], format="parquet")
             self.rows = self._dataset.count_rows()
         except (OSError, pa.ArrowException) as error:
-            problem = str(error).splitlines()[0]
+            problem = str(error).splitlines()[0].partition(" Is this a")[0]
             raise UserError(f"{path}: cannot be read as parquet ({problem}); give whole parquet files") from error
         self.path = path
         names = self._dataset.schema.names

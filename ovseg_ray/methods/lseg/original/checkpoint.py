@@ -98,6 +98,8 @@ def _pickled(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):
+            reason = "it holds something other than tensors"  # torch's text advises to load it unsafely
         raise UserError(f"{path}: is not a checkpoint that can be read as weights ({reason}); get it again") from error
     return content if isinstance(content, dict) else {}
 
