@@ -16,6 +16,7 @@ from ovseg_ray.vocabulary.text_encoder import TextEncoder
 # imported when first used: open_clip takes seconds, and label lists need none of it
 _KINDS = {
     "open_clip": "ovseg_ray.vocabulary.open_clip_encoder:OpenClipTextEncoder",
+    "transformers": "ovseg_ray.vocabulary.transformers_encoder:TransformersTextEncoder",
     "table": "ovseg_ray.vocabulary.table_encoder:TableTextEncoder",
 }
 
@@ -24,8 +25,9 @@ def build_text_encoder(spec: str) -> TextEncoder:
     """The encoder of a specification.
 
     Args:
-        spec: `open_clip:ARCHITECTURE:WEIGHTS` (a pretrained tag or a local file), `table:PATH[,PATH…]`
-            (`.npz` with names and embeddings), or `run:PATH` (a finished `train clip` run, or its model directory).
+        spec: `open_clip:ARCHITECTURE:WEIGHTS` (a pretrained tag or a local file), `transformers:PATH` (the directory
+            of a CLIP or SigLIP model), `table:PATH[,PATH…]` (`.npz` with names and embeddings), or `run:PATH` (a
+            finished `train clip` run, or its model directory).
 
     Raises:
         UserError: an unknown kind, or something wrong with what it names.
@@ -62,8 +64,8 @@ def absolute_spec(spec: str) -> str:
     kind, rest = _split(spec)
     if kind == "table":
         return "table:" + ",".join(str(Path(path.strip()).absolute()) for path in rest.split(","))
-    if kind == "run":
-        return f"run:{Path(rest).absolute()}"
+    if kind in ("run", "transformers"):
+        return f"{kind}:{Path(rest).absolute()}"
     name, _, weights = rest.partition(":")
     return f"open_clip:{name}:{Path(weights).absolute()}" if weights and Path(weights).exists() else spec
 
@@ -77,7 +79,11 @@ def _split(spec: str) -> tuple[str, str]:
     kind, _, rest = spec.partition(":")
     if kind not in _BUILDERS:
         near = difflib.get_close_matches(kind, _BUILDERS, n=1)
-        hint = f"did you mean '{near[0]}:…'?" if near else "write open_clip:ARCH:WEIGHTS, table:PATH or run:PATH"
+        hint = (
+            f"did you mean '{near[0]}:…'?"
+            if near
+            else "write open_clip:ARCH:WEIGHTS, transformers:PATH, table:PATH or run:PATH"
+        )
         raise UserError(f"text encoder '{spec}': unknown kind '{kind}'; {hint}")
     if not rest.strip():
         raise UserError(f"text encoder '{spec}': nothing after '{kind}:'; {_USAGE[kind]}")
@@ -95,6 +101,11 @@ def _open_clip(rest: str) -> TextEncoder:
     return encoder
 
 
+def _transformers(rest: str) -> TextEncoder:
+    encoder: TextEncoder = _encoder_class("transformers").from_directory(rest)
+    return encoder
+
+
 def _table(rest: str) -> TextEncoder:
     encoder: TextEncoder = _encoder_class("table").from_files(path.strip() for path in rest.split(","))
     return encoder
@@ -109,9 +120,15 @@ def _run(rest: str) -> TextEncoder:
     raise UserError(f"{run.model}: this model has no text encoder of its own; give a run of 'ovseg-ray train clip'")
 
 
-_BUILDERS: dict[str, Callable[[str], TextEncoder]] = {"open_clip": _open_clip, "table": _table, "run": _run}
+_BUILDERS: dict[str, Callable[[str], TextEncoder]] = {
+    "open_clip": _open_clip,
+    "transformers": _transformers,
+    "table": _table,
+    "run": _run,
+}
 _USAGE = {
     "open_clip": "name an architecture and weights, such as open_clip:ViT-B-32:openai",
+    "transformers": "name the directory of a CLIP or SigLIP model that transformers saved",
     "table": "name one or more .npz files, separated by commas",
     "run": "name the directory of a finished 'ovseg-ray train clip' run",
 }

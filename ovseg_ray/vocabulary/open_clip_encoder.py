@@ -9,18 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.vocabulary.open_clip_weights import find_weights
 from ovseg_ray.vocabulary.storage import content_hash, write_encoder
-from ovseg_ray.vocabulary.text_encoder import TextEncoder
+from ovseg_ray.vocabulary.text_encoder import TextEncoder, unit_vectors
 from ovseg_ray.vocabulary.tokenizer import open_clip_tokenizer
 
-MAX_BATCH = 256  # texts in one forward pass
 # open_clip builds both towers or none; this one costs nothing and is dropped at once
 _NO_VISION = {"layers": 1, "width": 32, "head_width": 32, "patch_size": 16, "image_size": 16}
 _NOT_TEXT = ("visual.", "logit_scale", "logit_bias")
@@ -91,19 +88,8 @@ class OpenClipTextEncoder(TextEncoder):
     def fingerprint(self) -> str:
         return content_hash(self._description, self._weights)
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        texts = list(texts)
-        if not texts:
-            raise UserError("no texts to encode; give at least one label")
-        parts = []
-        for start in range(0, len(texts), MAX_BATCH):
-            tokens = self._tokenize(texts[start : start + MAX_BATCH])
-            # a caller's autocast must not change what is cached
-            with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-                parts.append(F.normalize(self._tower.encode_text(tokens).float(), dim=-1))
-        # joined outside of inference mode: the result may enter a loss
-        return torch.cat(parts)
+        return unit_vectors(texts, lambda part: self._tower.encode_text(self._tokenize(part)))
 
     def save(self, directory: Path) -> None:
         write_encoder(directory, self._description, self._weights)

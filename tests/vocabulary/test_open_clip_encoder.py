@@ -71,7 +71,7 @@ def test_does_not_follow_its_source(whole: open_clip.CLIP, encoder: TextEncoder)
 
 def test_batches_are_bounded(encoder: TextEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     together = encoder.encode(TEXTS)
-    monkeypatch.setattr("ovseg_ray.vocabulary.open_clip_encoder.MAX_BATCH", 2)
+    monkeypatch.setattr("ovseg_ray.vocabulary.text_encoder.MAX_BATCH", 2)
     sizes = []
     tower = encoder._tower  # type: ignore[attr-defined]
     original = tower.encode_text

@@ -53,7 +53,8 @@ class LSegConfig(Config):
 
     text: Annotated[str, AfterValidator(absolute_spec)] = Field(
         "open_clip:ViT-B-32:openai",
-        description="text encoder: open_clip:ARCH:WEIGHTS, table:PATH[,PATH] or run:PATH of a 'train clip' run",
+        description="text encoder: open_clip:ARCH:WEIGHTS, transformers:PATH (CLIP or SigLIP), table:PATH[,PATH] "
+        "or run:PATH of a 'train clip' run",
     )
     templates: list[str] | None = Field(None, description="prompts with one {}; null: those of the label set")
     joint_width: int | None = Field(None, ge=1, description="joint embedding width; null: the text encoder's")
