@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands import check, convert, demo, doctor, embed, evaluate, neighbours, predict, train, world
+from ovseg_ray.commands import check, convert, demo, doctor, embed, evaluate, neighbours, predict, serve, train, world
 from ovseg_ray.commands.explain import explain
 from ovseg_ray.commands.options import Debug, examples
 
@@ -29,6 +29,7 @@ app.command("world", epilog=examples(*world.EXAMPLES))(world.world)
 app.command("train", epilog=examples(*train.EXAMPLES))(train.train)
 app.command("evaluate", epilog=examples(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.command("predict", epilog=examples(*predict.EXAMPLES))(predict.predict)
+app.command("serve", epilog=examples(*serve.EXAMPLES))(serve.serve)
 app.command("doctor", epilog=examples(*doctor.EXAMPLES))(doctor.doctor)
 app.command("embed", epilog=examples(*embed.EXAMPLES))(embed.embed)
 app.command("config", epilog=examples(*train.CONFIG_EXAMPLES))(train.config)

@@ -21,7 +21,7 @@ from ovseg_ray.methods.registry import method_names
 
 VERBS = (
     "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
-    "neighbours build", "embed",
+    "neighbours build", "embed", "serve",
 )  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 
@@ -49,7 +49,7 @@ def test_help_shows_an_example_that_parses(verb: str, capsys: pytest.CaptureFixt
         parses(shlex.split(example))
 
 
-@pytest.mark.parametrize("verb", ["world", "train", "evaluate", "predict", "doctor", "demo", "embed"])
+@pytest.mark.parametrize("verb", ["world", "train", "evaluate", "predict", "doctor", "demo", "embed", "serve"])
 def test_verbs_that_use_ray_take_an_address(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--address" in help_of(verb, capsys)
 

@@ -21,6 +21,7 @@ def test_each_command_that_does_work_has_a_script() -> None:
         "evaluate",
         "neighbours",
         "predict",
+        "serve",
         "train",
         "world",
     ]

@@ -1,0 +1,74 @@
+"""Values that are kept for a while within a bound of bytes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+
+@dataclass
+class _Entry(Generic[V]):
+    value: V
+    bytes: int
+    expires: float
+
+
+class ExpiringStore(Generic[V]):
+    """Forgets what was not used for `ttl_s` seconds, and the least recently used where `max_bytes` are full.
+
+    Not safe to share between threads.
+
+    Args:
+        max_bytes: of all values together.
+        ttl_s: seconds after its last use that a value is forgotten.
+        clock: seconds; for tests.
+    """
+
+    def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.max_bytes, self.ttl_s, self._clock = max_bytes, ttl_s, clock
+        self.bytes = 0
+        self._entries: OrderedDict[str, _Entry[V]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(self, key: str, value: V, size: int) -> bool:
+        """Keep a value of `size` bytes; False if it is larger than all there is room for."""
+        self.delete(key)
+        self._expire()
+        if size > self.max_bytes:
+            return False
+        self._entries[key] = _Entry(value, size, self._clock() + self.ttl_s)
+        self.bytes += size
+        while self.bytes > self.max_bytes:
+            self.delete(next(iter(self._entries)))
+        return True
+
+    def get(self, key: str) -> V | None:
+        """A value, if it is still there; its time starts anew."""
+        self._expire()
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        entry.expires = self._clock() + self.ttl_s
+        self._entries.move_to_end(key)
+        return entry.value
+
+    def delete(self, key: str) -> bool:
+        """Forget a value; whether there was one."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return False
+        self.bytes -= entry.bytes
+        return True
+
+    def _expire(self) -> None:
+        now = self._clock()
+        # every use moves a value to the end and gives it the same time, so the first expire first
+        while self._entries and next(iter(self._entries.values())).expires <= now:
+            self.delete(next(iter(self._entries)))

@@ -1,0 +1,77 @@
+"""Pictures as clients send them: base64, data URI or bytes, opened within limits."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import numpy as np
+from PIL import Image
+
+from ovseg_ray.data.images import image_size, rgb, undecoded
+from ovseg_ray.errors import UserError
+from ovseg_ray.serving.config import LimitsConfig
+from ovseg_ray.serving.problems import ProblemError
+
+NAME = "picture"
+
+
+def from_text(text: str) -> bytes:
+    """Bytes of base64 or of a data URI.
+
+    Raises:
+        ProblemError: neither.
+    """
+    if text.startswith("data:"):
+        header, comma, text = text.partition(",")
+        if not comma or not header.endswith(";base64"):
+            raise ProblemError("invalid_image", "the data URI must be data:image/TYPE;base64,DATA")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ProblemError("invalid_image", f"inputs: not base64 ({error})") from error
+
+
+def check(data: bytes, limits: LimitsConfig) -> tuple[int, int]:
+    """(height, width) of a picture, upright, from its header alone.
+
+    Raises:
+        ProblemError: no picture, a format that is not taken, or too many pixels.
+    """
+    if not data:
+        raise ProblemError("invalid_image", "the picture is empty")
+    try:
+        with undecoded(data, NAME) as image:
+            kind, pixels = image.format, image.width * image.height
+        size = image_size(data, NAME)
+    except UserError as error:
+        if "pixels; make it smaller" in str(error):
+            raise ProblemError("image_too_large", f"at most {limits.pixels} pixels are taken") from error
+        raise ProblemError("invalid_image", f"not a picture that can be read; send {_names(limits)}") from error
+    if kind not in limits.formats:
+        raise ProblemError("unsupported_format", f"{kind} is not taken; send {_names(limits)}")
+    if pixels > limits.pixels:
+        raise ProblemError(
+            "image_too_large", f"{size[1]} x {size[0]} is {pixels} pixels, at most {limits.pixels} are taken"
+        )
+    return size
+
+
+def decode(data: bytes, limits: LimitsConfig) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned upright.
+
+    Raises:
+        ProblemError: as `check`, or damaged.
+    """
+    check(data, limits)
+    try:
+        with undecoded(data, NAME) as image:
+            return rgb(image, NAME)
+    except UserError as error:
+        raise ProblemError("invalid_image", "the picture is damaged or cut off") from error
+    except Image.DecompressionBombError as error:
+        raise ProblemError("image_too_large", f"at most {limits.pixels} pixels are taken") from error
+
+
+def _names(limits: LimitsConfig) -> str:
+    return ", ".join(limits.formats)

@@ -1,0 +1,191 @@
+"""Reading requests: JSON, multipart and raw pictures become the same `Ask`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData, QueryParams, UploadFile
+from starlette.exceptions import HTTPException
+
+from ovseg_ray.serving.api import Parameters, SegmentRequest
+from ovseg_ray.serving.config import LimitsConfig
+from ovseg_ray.serving.problems import ProblemError
+
+M = TypeVar("M", bound=BaseModel)
+RAW = ("image/", "application/octet-stream")
+LISTS = ("candidate_labels", "return")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request to segment.
+
+    Attributes:
+        pictures: files, or text (base64, data URI or URL) that has not been read yet.
+        image_id: of an upload, instead of pictures.
+        parameters: what is asked.
+        many: whether a list was given, which is answered as a stream.
+    """
+
+    pictures: tuple[bytes | str, ...]
+    image_id: str | None
+    parameters: Parameters
+    many: bool
+
+
+async def read_segment(request: Request, limits: LimitsConfig) -> Ask:
+    """The request in whichever form it came.
+
+    Raises:
+        ProblemError: it cannot be read, or a parameter is wrong.
+    """
+    kind = content_type(request)
+    if kind == "application/json":
+        body = validate(SegmentRequest, await read_json(request))
+        inputs = body.inputs
+        pictures = tuple(inputs) if isinstance(inputs, list) else () if inputs is None else (inputs,)
+        ask = Ask(pictures, body.image_id, body.parameters, isinstance(inputs, list))
+    elif kind == "multipart/form-data":
+        ask = await _read_form(request)
+    elif kind.startswith(RAW) or not kind:
+        data = await request.body()
+        image_id, parameters = from_fields(request.query_params)
+        ask = Ask((data,) if data else (), image_id, parameters, False)
+    else:
+        raise ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON, multipart/form-data or a picture")
+    return _checked(ask, limits)
+
+
+async def read_picture(request: Request) -> tuple[bytes | str, dict[str, Any]]:
+    """A picture to upload, and the other fields of the request.
+
+    Raises:
+        ProblemError: it cannot be read.
+    """
+    kind = content_type(request)
+    if kind == "application/json":
+        body = await read_json(request)
+        if not isinstance(body, dict) or not isinstance(body.get("inputs"), str):
+            raise ProblemError("invalid_request", 'the body must be {"inputs": BASE64, "model": NAME}')
+        return body.pop("inputs"), body
+    if kind == "multipart/form-data":
+        async with request.form() as form:
+            files, fields = await _files(form)
+        if len(files) != 1:
+            raise ProblemError("invalid_request", f"{len(files)} pictures; send one as the field image")
+        return files[0], dict(fields)
+    if kind.startswith(RAW) or not kind:
+        return await request.body(), dict(request.query_params)
+    raise ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON, multipart/form-data or a picture")
+
+
+def content_type(request: Request) -> str:
+    """Media type of the body, without parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_json(request: Request) -> Any:
+    """The body.
+
+    Raises:
+        ProblemError: it is no JSON.
+    """
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ProblemError("invalid_request", f"the body is not JSON ({str(error)[:100]})") from error
+
+
+def validate(model: type[M], value: Any) -> M:
+    """A typed request.
+
+    Raises:
+        ProblemError: names what is wrong.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from error
+
+
+def invalid(errors: Iterable[Any]) -> ProblemError:
+    """The problem that pydantic's or FastAPI's errors amount to."""
+    found = [{"at": ".".join(str(part) for part in e["loc"])[:200], "problem": str(e["msg"])[:200]} for e in errors]
+    first = found[0]
+    return ProblemError("invalid_parameter", f"{first['at'] or 'body'}: {first['problem']}", errors=found[:20])
+
+
+def from_fields(fields: QueryParams | FormData) -> tuple[str | None, Parameters]:
+    """Parameters given as text, one by one or as JSON in `parameters`, and the id of an upload.
+
+    Raises:
+        ProblemError: an unknown field, or one that is wrong.
+    """
+    values: dict[str, Any] = {}
+    for key in fields:
+        texts = [text for text in fields.getlist(key) if isinstance(text, str)]
+        if key == "parameters":
+            values |= _parse_parameters(texts[-1])
+        elif key == "candidate_labels":
+            values[key] = [_synonyms(part) for text in texts for part in text.split(",")]
+        elif key in LISTS:
+            values[key] = [part.strip() for text in texts for part in text.split(",")]
+        else:
+            values[key] = texts[-1]
+    image_id = values.pop("image_id", None)
+    return image_id, validate(Parameters, values)
+
+
+async def _read_form(request: Request) -> Ask:
+    try:
+        async with request.form() as form:
+            files, fields = await _files(form)
+    except HTTPException as error:
+        raise ProblemError("invalid_request", f"the form cannot be read ({error.detail})") from error
+    image_id, parameters = from_fields(fields)
+    return Ask(tuple(files), image_id, parameters, len(files) > 1)
+
+
+async def _files(form: FormData) -> tuple[list[bytes], FormData]:
+    files: list[bytes] = []
+    fields: list[tuple[str, str | UploadFile]] = []
+    for key, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            files.append(await value.read())
+        elif key == "image":
+            raise ProblemError("invalid_request", "the field image must be a file")
+        else:
+            fields.append((key, value))
+    return files, FormData(fields)
+
+
+def _parse_parameters(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError("invalid_request", f"parameters is not JSON ({str(error)[:100]})") from error
+    if not isinstance(value, dict):
+        raise ProblemError("invalid_request", "parameters must be a JSON object")
+    return value
+
+
+def _synonyms(text: str) -> str | list[str]:
+    parts = [part.strip() for part in text.split("|")]
+    return parts if len(parts) > 1 else parts[0]
+
+
+def _checked(ask: Ask, limits: LimitsConfig) -> Ask:
+    if bool(ask.pictures) == (ask.image_id is not None):
+        both = "a picture and an image_id" if ask.pictures else "no picture"
+        raise ProblemError("invalid_request", f"{both}; give one picture or one image_id")
+    if len(ask.pictures) > limits.batch_images:
+        raise ProblemError("body_too_large", f"{len(ask.pictures)} pictures, at most {limits.batch_images} at once")
+    labels = ask.parameters.candidate_labels
+    if labels is not None and len(labels) > limits.labels:
+        raise ProblemError("body_too_large", f"{len(labels)} labels, at most {limits.labels} at once")
+    return ask

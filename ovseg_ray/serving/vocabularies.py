@@ -1,0 +1,172 @@
+"""Vocabularies that clients name by id: those that are shipped, and those they put."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Protocol
+
+from ovseg_ray.errors import UserError
+from ovseg_ray.serving.api import Parameters, VocabularyBody, VocabularyEntry
+from ovseg_ray.serving.api import Vocabulary as StoredVocabulary
+from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.vocabulary import Vocabulary
+from ovseg_ray.vocabulary.vocabulary import BARE, Label, shipped_sets
+
+MAX_STORED = 1000
+
+
+class Shelf(Protocol):
+    """Where what clients put is kept: of one process, or shared by all replicas."""
+
+    async def put(self, key: str, value: dict[str, Any]) -> None:
+        """Keep a value."""
+
+    async def get(self, key: str) -> dict[str, Any] | None:
+        """A value, or None."""
+
+    async def delete(self, key: str) -> bool:
+        """Forget a value; whether there was one."""
+
+    async def sizes(self) -> dict[str, int]:
+        """Keys, and the number of labels of each."""
+
+
+class MemoryShelf:
+    """A shelf in this process."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[str, Any]] = {}
+
+    async def put(self, key: str, value: dict[str, Any]) -> None:
+        if key not in self._values and len(self._values) >= MAX_STORED:
+            raise ProblemError("storage_full", f"there are {MAX_STORED} vocabularies; delete one first")
+        self._values[key] = value
+
+    async def get(self, key: str) -> dict[str, Any] | None:
+        return self._values.get(key)
+
+    async def delete(self, key: str) -> bool:
+        return self._values.pop(key, None) is not None
+
+    async def sizes(self) -> dict[str, int]:
+        return {key: len(value["labels"]) for key, value in self._values.items()}
+
+
+class Vocabularies:
+    """Vocabularies by id.
+
+    Args:
+        shelf: of those that clients put.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def put(self, key: str, body: VocabularyBody) -> StoredVocabulary:
+        """Make or replace a vocabulary.
+
+        Raises:
+            ProblemError: a shipped one, or labels that cannot be used.
+        """
+        _refuse_shipped(key)
+        found = _from_body(body, key)
+        await self._shelf.put(key, body.model_dump(mode="json"))
+        return _described(key, found, body, shipped=False)
+
+    async def get(self, key: str) -> StoredVocabulary:
+        """
+        Raises:
+            ProblemError: there is none.
+        """
+        body = await self._body(key)
+        return _described(key, _from_body(body, key), body, shipped=key in shipped_sets())
+
+    async def delete(self, key: str) -> None:
+        """
+        Raises:
+            ProblemError: a shipped one, or there is none.
+        """
+        _refuse_shipped(key)
+        if not await self._shelf.delete(key):
+            raise _unknown(key)
+
+    async def list(self) -> Sequence[VocabularyEntry]:
+        """All of them, shipped ones first."""
+        shipped = [VocabularyEntry(id=key, labels=len(_shipped(key)), shipped=True) for key in shipped_sets()]
+        stored = (await self._shelf.sizes()).items()
+        return [*shipped, *(VocabularyEntry(id=key, labels=size, shipped=False) for key, size in sorted(stored))]
+
+    async def asked(self, parameters: Parameters, templates: Sequence[str]) -> Vocabulary:
+        """What a request asks for.
+
+        Args:
+            parameters: of the request.
+            templates: that plain labels are asked with.
+
+        Raises:
+            ProblemError: nothing, both kinds, an unknown vocabulary, or labels that cannot be used.
+        """
+        if (parameters.vocabulary is None) == (parameters.candidate_labels is None):
+            both = "both are given" if parameters.vocabulary is not None else "nothing to look for"
+            raise ProblemError("invalid_labels", f"{both}; give candidate_labels or vocabulary")
+        if parameters.vocabulary is not None:
+            key = parameters.vocabulary
+            if key in shipped_sets():
+                return _shipped(key)
+            return _from_body(await self._body(key), key, templates)
+        assert parameters.candidate_labels is not None
+        return _from_body(VocabularyBody(labels=parameters.candidate_labels), "labels", templates)
+
+    async def _body(self, key: str) -> VocabularyBody:
+        if key in shipped_sets():
+            return _to_body(_shipped(key))
+        stored = await self._shelf.get(key)
+        if stored is None:
+            raise _unknown(key)
+        return VocabularyBody.model_validate(stored)
+
+
+def _unknown(key: str) -> ProblemError:
+    return ProblemError("vocabulary_not_found", f'no vocabulary "{key}"; see /v1/vocabularies')
+
+
+def _refuse_shipped(key: str) -> None:
+    if key in shipped_sets():
+        raise ProblemError("vocabulary_read_only", f'"{key}" comes with the program; choose another id')
+
+
+@cache
+def _shipped(key: str) -> Vocabulary:
+    return Vocabulary.from_yaml(shipped_sets()[key])
+
+
+def _to_body(vocabulary: Vocabulary) -> VocabularyBody:
+    labels = [label.name if label.synonyms == (label.name,) else [*label.synonyms] for label in vocabulary.labels]
+    return VocabularyBody(
+        labels=labels,
+        templates=None if vocabulary.templates == BARE else list(vocabulary.templates),
+        background=[label.name for label in vocabulary.labels if label.background],
+    )
+
+
+def _from_body(body: VocabularyBody, name: str, templates: Sequence[str] = BARE) -> Vocabulary:
+    labels = []
+    for entry in body.labels:
+        synonyms = (entry,) if isinstance(entry, str) else tuple(entry)
+        labels.append(Label(synonyms[0], synonyms, synonyms[0] in body.background))
+    try:
+        return Vocabulary(tuple(labels), tuple(body.templates or templates), name)
+    except UserError as error:
+        raise ProblemError("invalid_labels", str(error).partition(": ")[2]) from error
+
+
+def _described(key: str, found: Vocabulary, body: VocabularyBody, *, shipped: bool) -> StoredVocabulary:
+    return StoredVocabulary(
+        id=key,
+        labels=list(body.labels),
+        templates=body.templates,
+        background=body.background,
+        fingerprint=found.fingerprint,
+        shipped=shipped,
+    )

@@ -1,0 +1,97 @@
+"""`/v1/segment` in every form that a request can have, against the same model asked directly."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from conftest import encoded, picture
+from PIL import Image
+from pycocotools import mask as coco_mask
+from starlette.testclient import TestClient
+
+from ovseg_ray.serving.engine import Engine
+
+LABELS = ["sky", "grass", "a red car"]
+TEXT = "sky, grass, a red car"
+FIELDS = {"candidate_labels": TEXT, "return": "label_map,segments"}
+
+
+def expected(engine: Engine) -> np.ndarray:
+    return engine.models.get(None).segmenter.segment(picture(), LABELS).label_map
+
+
+def decode(png: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+
+
+def test_json_multipart_and_raw_bytes_say_the_same(client: TestClient, engine: Engine) -> None:
+    data = encoded(picture())
+    text = base64.b64encode(data).decode()
+    parameters = {"candidate_labels": LABELS, "return": ["label_map", "segments"]}
+    answers = [
+        client.post("/v1/segment", json={"inputs": text, "parameters": parameters}),
+        client.post("/v1/segment", json={"inputs": f"data:image/png;base64,{text}", "parameters": parameters}),
+        client.post("/v1/segment", files={"image": data}, data={"parameters": json.dumps(parameters)}),
+        client.post("/v1/segment", files={"image": data}, data=FIELDS),
+        client.post(
+            "/v1/segment",
+            params=FIELDS,
+            content=data,
+            headers={"content-type": "image/png"},
+        ),
+    ]  # fmt: skip
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert np.array_equal(decode(body["label_map"]["png"]), expected(engine))
+        assert body["segments"] == answers[0].json()["segments"]
+        assert body["image"] == {"width": 65, "height": 37}
+        assert body["request_id"] == answer.headers["x-request-id"]
+
+
+def test_segments_cover_the_label_map(client: TestClient, engine: Engine) -> None:
+    label_map = expected(engine)
+    body = client.post(
+        "/v1/segment", params={"candidate_labels": TEXT}, content=encoded(picture())
+    ).json()  # fmt: skip
+    assert [s["area"] for s in body["segments"]] == sorted((s["area"] for s in body["segments"]), reverse=True)
+    assert {s["index"] for s in body["segments"]} == set(np.unique(label_map).tolist())
+    for segment in body["segments"]:
+        mask = coco_mask.decode({**segment["segmentation"], "counts": segment["segmentation"]["counts"].encode()})
+        assert np.array_equal(mask.astype(bool), label_map == segment["index"])
+        assert segment["label"] == LABELS[segment["index"]]
+        assert segment["area"] == mask.sum()
+
+
+def test_accept_png_gives_the_bare_map(client: TestClient, engine: Engine) -> None:
+    answer = client.post(
+        "/v1/segment",
+        params={"candidate_labels": TEXT},
+        content=encoded(picture()),
+        headers={"accept": "image/png"},
+    )
+    assert answer.headers["content-type"] == "image/png"
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected(engine))
+
+
+def test_an_uploaded_picture_answers_alike(client: TestClient) -> None:
+    data = encoded(picture())
+    upload = client.post("/v1/images", content=data, headers={"content-type": "image/png"})
+    assert upload.status_code == 201
+    params = {"candidate_labels": TEXT, "image_id": upload.json()["id"]}
+    again = client.post("/v1/segment", params=params).json()
+    fresh = client.post("/v1/segment", params={"candidate_labels": TEXT}, content=data).json()
+    assert again["segments"] == fresh["segments"]
+    assert again["cache"]["image"]
+    assert not fresh["cache"]["image"]
+    assert client.delete(f"/v1/images/{upload.json()['id']}").status_code == 204
+    assert client.post("/v1/segment", params=params).json()["code"] == "image_not_found"
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/vocabularies", "/", "/openapi.json"])
+def test_the_other_addresses_answer(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
