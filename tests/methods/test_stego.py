@@ -169,6 +169,22 @@ def test_points_and_targets(store: FeatureStore, config: StegoConfig) -> None:
     assert (example["target"][:8] == -1).all()
 
 
+def test_dropout_comes_with_the_image(store: FeatureStore, config: StegoConfig) -> None:
+    sample = open_dataset(store.path).decoded(0)
+    kept = torch.cat(
+        [
+            torch.cat([e["kept"], e["neighbour_kept"]])[None]
+            for seed in range(300)
+            if (e := StegoTransform(config)(sample, 0, np.random.default_rng(seed)))
+        ]
+    )
+    assert kept.shape == (300, 6, 8)
+    torch.testing.assert_close(kept.float().mean((0, 2)), torch.full((6,), 0.9), atol=0.03, rtol=0)
+    assert len({tuple(mask.flatten().tolist()) for mask in kept.unbind(1)}) == 6
+    without = StegoTransform(config.model_copy(update={"dropout": False}))(sample, 0, np.random.default_rng(0))
+    assert "kept" not in without
+
+
 def test_a_stale_table_stops_training(store: FeatureStore, config: StegoConfig, tmp_path: Path) -> None:
     stale = make_table(tmp_path / "stale.parquet", "0123456789abcdef")
     transform = StegoTransform(config.model_copy(update={"neighbours": str(stale)}))

@@ -7,6 +7,7 @@ the first image, then the place in the second.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -66,12 +67,38 @@ class Term(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The images that negatives are drawn from.
+
+    Attributes:
+        features: (P, C, H, W).
+        codes: (P, D, H, W).
+        level: (T,) means over this worker's pairs of T kinds -> the means over the pairs of all workers.
+    """
+
+    features: Tensor
+    codes: Tensor
+    level: Callable[[Tensor], Tensor] = lambda means: means
+
+
+@dataclass(frozen=True)
 class Correspondence:
-    """Unweighted terms of the loss; the negatives' batches follow one another: row n·B + b is negative n of image b."""
+    """Unweighted terms of the loss.
+
+    Attributes:
+        self_pairs: each image with itself.
+        neighbours: with its neighbour.
+        negatives: with each of its random images.
+    """
 
     self_pairs: Term
     neighbours: Term
-    random: Term
+    negatives: tuple[Term, ...]
+
+    @property
+    def random(self) -> Term:
+        """The negatives' batches one after another: row n·B + b is negative n of image b."""
+        return Term(*(torch.cat(parts) for parts in zip(*self.negatives, strict=True)))
 
     def total(self, config: CorrespondenceConfig) -> Tensor:
         """The weighted sum of the means, a scalar."""
@@ -82,7 +109,7 @@ class Correspondence:
         return {
             "self": config.self_pairs.weight * self.self_pairs.loss.mean(),
             "neighbours": config.neighbours.weight * self.neighbours.loss.mean(),
-            "random": config.random.weight * self.random.loss.mean(),
+            "random": config.random.weight * torch.stack([term.loss.mean() for term in self.negatives]).mean(),
         }
 
 
@@ -124,13 +151,18 @@ def sample(maps: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def centred(cosine: Tensor) -> Tensor:
+def centred(cosine: Tensor, level: Tensor | None = None) -> Tensor:
     """Spatial centring (equation 4): each point's cosines less their mean over the second image.
 
     The mean of all pairs of the batch is put back, as in the original and unlike the paper's text: shifts stay on the
     scale of raw cosines.
+
+    Args:
+        cosine: (B, h1, w1, h2, w2).
+        level: that mean, where the batch is larger than these rows.
     """
-    level = cosine.mean()
+    if level is None:
+        level = cosine.mean()
     cosine = cosine - cosine.mean((3, 4), keepdim=True)
     return cosine - cosine.mean() + level
 
@@ -148,17 +180,24 @@ def pair_term(
     """
     with torch.no_grad():
         agreement = correlation(normalised(features[0]), normalised(features[1]))
-        if config.pointwise:
-            agreement = centred(agreement)
-        agreement -= shift
-    cosine = correlation(normalised(codes[0]), normalised(codes[1]))
+        level = agreement.mean()
+    return _term(agreement, level, correlation(normalised(codes[0]), normalised(codes[1])), shift, config)
+
+
+def _term(agreement: Tensor, level: Tensor, cosine: Tensor, shift: float, config: CorrespondenceConfig) -> Term:
+    with torch.no_grad():
+        agreement = (centred(agreement, level) if config.pointwise else agreement) - shift
     low = 0.0 if config.zero_clamp else NO_LOWER_CLAMP
     clamped = cosine.clamp(low, UPPER_CLAMP) if config.stabilize else cosine.clamp(low)
     return Term(-clamped * agreement, cosine)
 
 
 def correspondence(
-    features: tuple[Tensor, Tensor], codes: tuple[Tensor, Tensor], draws: Draws, config: CorrespondenceConfig
+    features: tuple[Tensor, Tensor],
+    codes: tuple[Tensor, Tensor],
+    draws: Draws,
+    config: CorrespondenceConfig,
+    pool: Pool | None = None,
 ) -> Correspondence:
     """All terms of a batch: each image with itself, with its neighbour and with random images of the batch.
 
@@ -167,17 +206,26 @@ def correspondence(
         codes: (B, D, H, W) of both.
         draws: points and negatives; the points of an image serve its features and its codes.
         config: of the loss.
+        pool: where the batch is larger than these images; default: these.
     """
+    pool = pool or Pool(features[0], codes[0])
     here, there = draws.anchor_points, draws.other_points
-    own = sample(features[0], here), sample(codes[0], here)
-    near = sample(features[1], there), sample(codes[1], there)
+    pairs = [(features[0], codes[0], here), (features[1], codes[1], there)]
+    pairs += [(pool.features[other], pool.codes[other], there) for other in draws.negatives]
+    shifts = [config.self_pairs.shift, config.neighbours.shift, *[config.random.shift] * len(draws.negatives)]
+    with torch.no_grad():
+        own_features = _unit(sample(features[0], here))
+        agreements = [correlation(own_features, _unit(sample(f, points))) for f, _, points in pairs]
+        levels = pool.level(torch.stack([agreement.mean() for agreement in agreements]))
+    own_codes = normalised(sample(codes[0], here))
     terms = []
-    for other in draws.negatives:
-        far = sample(features[0][other], there), sample(codes[0][other], there)
+    for agreement, level, (_, code, points), shift in zip(agreements, levels, pairs, shifts, strict=True):
+        cosine = correlation(own_codes, normalised(sample(code, points)))
         # one term for each negative: the level that centring puts back is that of its own pairs
-        terms.append(pair_term((own[0], far[0]), (own[1], far[1]), config.random.shift, config))
-    return Correspondence(
-        pair_term((own[0], own[0]), (own[1], own[1]), config.self_pairs.shift, config),
-        pair_term((own[0], near[0]), (own[1], near[1]), config.neighbours.shift, config),
-        Term(torch.cat([term.loss for term in terms]), torch.cat([term.cosine for term in terms])),
-    )
+        terms.append(_term(agreement, level, cosine, shift, config))
+    return Correspondence(terms[0], terms[1], tuple(terms[2:]))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """As `normalised`, four times as fast and without gradient."""
+    return x / x.square().sum(1, keepdim=True).sqrt().clamp_min(SMALLEST_NORM)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Projection = Literal["nonlinear", "linear", "none"]
@@ -13,17 +12,17 @@ DROPOUT = 0.1
 
 
 class ChannelMasks(NamedTuple):
-    """Channel dropout of one pass: (B, C, 1, 1) factors, 0 or 1 / 0.9, drawn in this order."""
+    """Channel dropout of one pass: (B, C, 1, 1) factors, 0 or 1 / 0.9, independent of each other."""
 
     linear: Tensor
     nonlinear: Tensor
     features: Tensor
 
     @classmethod
-    def draw(cls, features: Tensor, probability: float = DROPOUT) -> ChannelMasks:
-        """Independent masks for (B, C, H, W) features from torch's generator."""
-        ones = features.new_ones(*features.shape[:2], 1, 1)
-        return cls(*(F.dropout2d(ones, probability) for _ in range(3)))
+    def of(cls, kept: Tensor, probability: float = DROPOUT) -> ChannelMasks:
+        """Of (B, 3, C) bools, True where a channel is kept."""
+        factors = kept.float()[..., None, None] / (1 - probability)
+        return cls(*factors.unbind(1))
 
 
 class Head(nn.Module):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg_ray.config import Config, TrainingConfig
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
+from ovseg_ray.methods.gather import gather_counts, gather_rows, spread
 from ovseg_ray.methods.stego.config import StegoConfig
-from ovseg_ray.methods.stego.correspondence import Draws, correspondence
+from ovseg_ray.methods.stego.correspondence import Draws, Pool, correspondence
 from ovseg_ray.methods.stego.head import ChannelMasks, Head
 from ovseg_ray.methods.stego.labels import label_weights, segment_shares, upsampled
 from ovseg_ray.methods.stego.negatives import draw_negatives
@@ -29,8 +33,8 @@ class Stego(Method):
     Trained on a feature store: the backbone never runs in training. It takes part in the saved model, which works on
     images. Until its clusters are named (`name_clusters`) the model tells clusters apart but answers no labels.
 
-    The level that centring keeps, and the negatives, are those of a micro-batch: the one thing that depends on how
-    many workers share a batch.
+    Negatives come from the micro-batch of all workers together, and centring keeps its level: how many workers share it
+    changes nothing. What is random about an image (points, neighbour, dropout) follows from the image and the epoch.
     """
 
     name = "stego"
@@ -69,14 +73,23 @@ class Stego(Method):
             self.backbone.load_pretrained(self.config.encoder.weights)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Negatives and dropout are drawn from torch's generator; neighbour and points come with the batch."""
+        """All that is random comes with the batch."""
         features, near = batch["features"], batch["neighbour"]
-        if len(features) < 2:
-            raise UserError("training.batch_size: random pairs need two images for each worker; raise it")
-        masks = [ChannelMasks.draw(x) if self.config.dropout and self.training else None for x in (features, near)]
-        negatives = draw_negatives(self.config.correspondence.negatives, len(features), reference=self.config.reference)
+        size, first, seed = len(features), 0, int(batch["draw"][0])
+        counts = [size]
+        if spread():
+            told = gather_counts(torch.tensor([size, seed], device=features.device))
+            counts, seed = told[:, 0].tolist(), int(told[0, 1])
+            first = sum(counts[: dist.get_rank()])
+        if sum(counts) < 2:
+            raise UserError("training.batch_size: random pairs need two images; raise it")
+        drop = self.config.dropout and self.training
+        masks = [ChannelMasks.of(batch[name]) if drop else None for name in ("kept", "neighbour_kept")]
+        negatives = draw_negatives(
+            self.config.correspondence.negatives, sum(counts), seed=seed, reference=self.config.reference
+        )[:, first : first + size]
         draws = Draws(batch["anchor_points"], batch["other_points"], negatives.to(features.device))
-        return self.step_losses(features, near, batch["target"], draws, (masks[0], masks[1]))
+        return self.step_losses(features, near, batch["target"], draws, (masks[0], masks[1]), counts)
 
     def step_losses(
         self,
@@ -85,6 +98,7 @@ class Stego(Method):
         target: Tensor,
         draws: Draws,
         masks: tuple[ChannelMasks | None, ChannelMasks | None] = (None, None),
+        counts: Sequence[int] = (),
     ) -> dict[str, Tensor]:
         """All weighted terms of one step, a function of its arguments alone.
 
@@ -94,6 +108,7 @@ class Stego(Method):
             target: (B, H, W) int64 labels; outside 0..K-1 ignored.
             draws: points and negatives.
             masks: channel dropout of both passes.
+            counts: images of every worker, whose batch the negatives index; default: this one alone.
 
         Returns:
             "self", "neighbours" (where there is a table or a weight), "random", "cluster", "linear" (with labels).
@@ -102,13 +117,13 @@ class Stego(Method):
         with torch.autocast(features.device.type, enabled=False):
             seen = [x if m is None else x * m.features for x, m in zip((features, neighbours), masks, strict=True)]
             config = self.config.correspondence
-            found = correspondence(
-                (seen[0].float(), seen[1].float()), (codes[0].float(), codes[1].float()), draws, config
-            )
+            seen, codes = [x.float() for x in seen], (codes[0].float(), codes[1].float())
+            pool = _pool(seen[0], codes[0], counts) if len(counts) > 1 else None
+            found = correspondence((seen[0], seen[1]), codes, draws, config, pool)
             losses = {name: config.weight * term for name, term in found.weighted(config).items()}
             if self.config.neighbours is None and self.config.features is not None:
                 losses["neighbours"] = losses["neighbours"] * 0.0
-            code = codes[0].detach().float()
+            code = codes[0].detach()
             losses["cluster"] = self.cluster_probe(code).loss
             if self.linear_probe is not None:
                 logits = self.linear_probe(code)
@@ -217,3 +232,16 @@ class Stego(Method):
         self.cluster_names = torch.zeros(len(clusters), width, device=clusters.device)
         # of the instance: the class itself is trained without labels, this model answers them
         self.segments = True  # type: ignore[misc]
+
+
+def _pool(features: Tensor, codes: Tensor, counts: Sequence[int]) -> Pool:
+    """The images of all workers."""
+
+    def level(means: Tensor) -> Tensor:
+        whole = means * (len(features) / sum(counts))
+        dist.all_reduce(whole)
+        return whole
+
+    with torch.no_grad():
+        everybody = gather_rows(features, counts)
+    return Pool(everybody, gather_rows(codes, counts), level)

@@ -34,7 +34,8 @@ def original_negatives(order: Tensor) -> Tensor:
     return (order + fixed) % size
 
 
-def draw_negatives(count: int, images: int, *, reference: bool = False) -> Tensor:
-    """(count, images) int64 draws from torch's generator, by the original's rule with `reference`."""
+def draw_negatives(count: int, images: int, *, seed: int, reference: bool = False) -> Tensor:
+    """(count, images) int64 draws, the same for the same seed; by the original's rule with `reference`."""
+    generator = torch.Generator().manual_seed(seed)
     rule = original_negatives if reference else cyclic_negatives
-    return torch.stack([rule(torch.randperm(images)) for _ in range(count)])
+    return torch.stack([rule(torch.randperm(images, generator=generator)) for _ in range(count)])

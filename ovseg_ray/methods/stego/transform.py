@@ -14,6 +14,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.feature_store.neighbour_table import NeighbourTable
 from ovseg_ray.feature_store.store import FeatureStore
 from ovseg_ray.methods.stego.config import StegoConfig
+from ovseg_ray.methods.stego.head import DROPOUT
 
 IGNORE = -1
 
@@ -41,11 +42,12 @@ class StegoTransform:
         Args:
             sample: named as in the store.
             label_set: takes no part.
-            rng: draws the neighbour and the points.
+            rng: draws the neighbour, the points, and whatever else is random about the image.
 
         Returns:
             "features", "neighbour" (C, h, w) float32; "anchor_points", "other_points" (S, S, 2) float32 in -1..1;
-            "target" (S, S) int64 class indices, -1 where ignored or where the store has no masks.
+            "target" (S, S) int64 class indices, -1 where ignored or where the store has no masks; "draw" () int64, a
+            random number; with dropout "kept", "neighbour_kept" (3, C) bool.
 
         Raises:
             UserError: no store, or an image that is not in it or not in the table.
@@ -60,13 +62,18 @@ class StegoTransform:
         side, points = store.info.job["squares"]["size"], self.config.correspondence.points
         coordinates = rng.uniform(-1, 1, (2, points, points, 2)).astype(np.float32)
         neighbour = self._neighbour(store, sample.image_id, rng)
-        return {
+        example = {
             "features": features,
             "neighbour": features if neighbour is None else torch.from_numpy(store.features(neighbour)),
             "anchor_points": torch.from_numpy(coordinates[0]),
             "other_points": torch.from_numpy(coordinates[1]),
             "target": torch.from_numpy(_target(store.mask(row), side)),
+            "draw": int(rng.integers(2**62)),
         }
+        if self.config.dropout:
+            kept = torch.from_numpy(rng.random((2, 3, len(features))) >= DROPOUT)
+            example |= {"kept": kept[0], "neighbour_kept": kept[1]}
+        return example
 
     def _row(self, store: FeatureStore, name: str) -> int:
         if name not in store.rows:
