@@ -131,7 +131,8 @@ class _Shared(_BatchNorm):
             return super().forward(input)
         if self.group is not None:
             return self._across(input, self.group)
-        return self._within(input)
+        # one group: what batch norm does anyway, without a copy of the map
+        return super().forward(input) if self.parts == 1 else self._within(input)
 
     def _within(self, x: Tensor) -> Tensor:
         if len(x) % self.parts:

@@ -14,7 +14,7 @@ from ovseg_ray.config import Config
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
 from ovseg_ray.methods.lseg.config import LSegConfig
-from ovseg_ray.methods.lseg.correlation import inverse_norms, label_projection, merge_projections
+from ovseg_ray.methods.lseg.correlation import affine_map, inverse_norms, label_projection, merge_projections
 from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.losses import cross_entropy_sum, lovasz_softmax, pixel_weight
 from ovseg_ray.methods.lseg.reference import half_pixels, half_text, rounded
@@ -215,9 +215,7 @@ class LSeg(Method):
         features = self.decoder(self.encoder(images))
         with _float32(features):
             features = features.float()
-            half = F.interpolate(
-                features, size=(images.shape[2] // 2, images.shape[3] // 2), mode="bilinear", align_corners=True
-            )
+            half = _resized(features, (images.shape[2] // 2, images.shape[3] // 2))
             if self.config.reference:
                 tensors = self._half_precision(half)
             else:
@@ -239,12 +237,11 @@ class LSeg(Method):
         features, inverse_norm = encoding.tensors["features"], encoding.tensors["inverse_norm"]
         with _float32(features):
             weight, bias = self._label_projection(text)
-            scores = F.conv2d(features.float(), weight[:, :, None, None], bias)
+            scores = affine_map(features.float(), weight, bias)
             if self.config.reference:
                 scores = rounded(scores)
             # labels are fewer than joint channels: upsample them, not the embedding
-            scores = F.interpolate(scores, size=inverse_norm.shape[2:], mode="bilinear", align_corners=True)
-            scores = scores * inverse_norm
+            scores = _resized(scores, (inverse_norm.shape[2], inverse_norm.shape[3])) * inverse_norm
             return scores if self.block is None else self.block(scores)
 
     def _upsample(self, scores: Tensor, encoding: Encoding, size: tuple[int, int]) -> Tensor:
@@ -254,6 +251,12 @@ class LSeg(Method):
 
 def _plain(config: LSegConfig, normalise: Normalisation) -> PlainTransform:
     return PlainTransform(normalise, config.long_side, config.augmentation.crop if config.augmentation.squash else None)
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    if x.shape[2:] == size:  # a map at stride 2 is there already, and torch would resample it all the same
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 def _affine(convolution: nn.Conv2d) -> tuple[Tensor, Tensor]:
