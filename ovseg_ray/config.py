@@ -45,6 +45,11 @@ class DataConfig(Config):
     held_out: Literal["data set", "none"] = Field(
         "data set", description="hold out the labels that the data set itself names as unseen, or none"
     )
+    episodes: str | None = Field(
+        None,
+        description="zero-shot training: every image once for each class it shows, that class against all else, the "
+        "fold's classes left out: pascal-5i:0..3, coco-20i:0..3, fss-1000 or world:0..3",
+    )
     loader_workers: int = Field(0, ge=0, description="decoding processes for each training worker")
     cache_images: bool = Field(False, description="keep decoded images in memory (small data sets)")
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ovseg_ray.commands.options import Address, DataPath, Debug, LabelList, RunPath, Split, VocabularyFile, read_labels
 from ovseg_ray.errors import UserError
 
-EXAMPLES = ("ovseg-ray evaluate demo/lseg --data demo/world --out demo/lseg-val.json",)
+if TYPE_CHECKING:
+    from ovseg_ray.data.episodes import Fold
+
+EXAMPLES = (
+    "ovseg-ray evaluate demo/lseg --data demo/world --out demo/lseg-val.json",
+    "ovseg-ray evaluate demo/lseg --data demo/world --multi-scale ade20k --out demo/lseg-multi-scale.json",
+)
 TABLE_EXAMPLES = ("ovseg-ray table demo/lseg-val.json",)
 
 
@@ -27,6 +33,23 @@ def evaluate(
     crf: Annotated[
         bool, typer.Option("--crf", help="Refine clusters by a CRF, as the paper's final numbers are (stego).")
     ] = False,
+    multi_scale: Annotated[
+        str | None,
+        typer.Option(
+            "--multi-scale",
+            metavar="PRESET|FILE",
+            help="Several scales, mirrored, in windows: ade20k or cityscapes, with _original for the published "
+            "arithmetic, or a YAML file.",
+        ),
+    ] = None,
+    episodes: Annotated[
+        str | None,
+        typer.Option(
+            "--episodes",
+            metavar="PROTOCOL:FOLD",
+            help="Zero-shot episodes, one held-out class against all else: pascal-5i:0, coco-20i:0, fss-1000, world:0.",
+        ),
+    ] = None,
     address: Address = None,
     debug: Debug = False,
 ) -> None:
@@ -39,12 +62,29 @@ def evaluate(
     from ovseg_ray.cluster import connect
     from ovseg_ray.data import open_dataset
     from ovseg_ray.evaluation.evaluate import evaluate as score
+    from ovseg_ray.evaluation.multi_scale import resolve_multi_scale
     from ovseg_ray.evaluation.table import summary
 
+    fold = _fold(episodes, asked, controls, multi_scale)
+    inference = resolve_multi_scale(multi_scale) if multi_scale is not None else None
     dataset = open_dataset(data, split or _validation_split(data))
     with connect(address, debug=debug):
-        result = score(run, dataset, labels=asked, controls=controls, out=out, crf=crf)
+        result = score(
+            run, dataset, labels=asked, controls=controls, out=out, crf=crf, inference=inference, episodes=fold
+        )
     print(summary(result))
+
+
+def _fold(episodes: str | None, *others: object) -> Fold | None:
+    from ovseg_ray.data.episodes import Fold
+
+    if episodes is None:
+        return None
+    if any(others):
+        raise UserError(
+            "--episodes: asks its own labels at its own size; leave --labels, --controls, --multi-scale out"
+        )
+    return Fold.parse(episodes)
 
 
 def _validation_split(data: Path) -> str:

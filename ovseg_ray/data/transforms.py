@@ -138,6 +138,20 @@ def resize_long(image: np.ndarray, mask: np.ndarray | None, side: int) -> Arrays
     return resize_exact(image, mask, _scaled(image, side / max(image.shape[:2])))
 
 
+def resize_nearest(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) mask at (h, w): pixel i is that of floor(i × H / h), as the zero-shot protocols resize masks."""
+    rows, columns = (np.arange(n) * length // n for length, n in zip(mask.shape, size, strict=True))
+    return mask[rows[:, None], columns]
+
+
+def long_side_size(image: tuple[int, int], long_side: int) -> tuple[int, int]:
+    """(h, w) of an image of (H, W) with that long side, the short one rounded half up, at least 1."""
+    height, width = image
+    if height > width:
+        return long_side, max(1, int(1.0 * width * long_side / height + 0.5))
+    return max(1, int(1.0 * height * long_side / width + 0.5)), long_side
+
+
 def pad_to_multiple(
     image: np.ndarray,
     mask: np.ndarray | None,

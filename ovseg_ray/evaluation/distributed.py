@@ -17,6 +17,7 @@ import torch
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.confusion import ConfusionMatrix
+from ovseg_ray.evaluation.inference import Inference
 from ovseg_ray.evaluation.scoring import BATCH_SIZE, LabelSpace, check_spaces, score_rows
 from ovseg_ray.methods.base import Method
 from ovseg_ray.progress import ProgressBar
@@ -32,6 +33,7 @@ def score_on_ray(
     dataset: DataSet,
     spaces: Sequence[LabelSpace],
     *,
+    inference: Inference | None = None,
     workers: int | None = None,
     block_rows: int | None = None,
 ) -> dict[str, ConfusionMatrix]:
@@ -44,6 +46,7 @@ def score_on_ray(
         model: directory of the exported model, seen by every node.
         dataset: with masks, its files seen by every node.
         spaces: label lists.
+        inference: how images are looked at; default: once, as the method preprocesses them.
         workers: actors holding the model; default: one a GPU, else one for every two CPUs.
         block_rows: images a block; rounded up to whole batches.
 
@@ -67,6 +70,7 @@ def score_on_ray(
             model,
             replace(dataset, index=dataset.index.schema.empty_table()),
             list(spaces),
+            inference,
         ),
         batch_size=None,
         batch_format="pyarrow",
@@ -92,15 +96,18 @@ def score_on_ray(
 class _Scorer:
     """An actor that holds the model and turns a block of index rows into counts."""
 
-    def __init__(self, load: Load, model: Path, dataset: DataSet, spaces: list[LabelSpace]) -> None:
+    def __init__(
+        self, load: Load, model: Path, dataset: DataSet, spaces: list[LabelSpace], inference: Inference | None
+    ) -> None:
         self._method = load(model, "cuda" if torch.cuda.is_available() else "cpu")
         self._dataset = dataset
         self._spaces = spaces
+        self._inference = inference
 
     def __call__(self, block: pa.Table) -> pa.Table:
         try:
             dataset = replace(self._dataset, index=block)
-            matrices = score_rows(self._method, dataset, range(block.num_rows), self._spaces)
+            matrices = score_rows(self._method, dataset, range(block.num_rows), self._spaces, inference=self._inference)
         except UserError as error:
             return _table([("", [], [], 0, str(error))])
         rows = []

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.data.episodes import Fold
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.controls import parents_space, shuffled
 from ovseg_ray.evaluation.distributed import score_on_ray
+from ovseg_ray.evaluation.inference import Inference
 from ovseg_ray.evaluation.result import make_result, write_result
 from ovseg_ray.evaluation.scoring import LabelSpace
 from ovseg_ray.evaluation.spaces import label_space
@@ -27,6 +29,8 @@ def evaluate(
     out: Path | None = None,
     workers: int | None = None,
     crf: bool = False,
+    inference: Inference | None = None,
+    episodes: Fold | None = None,
 ) -> dict[str, Any]:
     """Score a run on a data set. Ray must be connected (`ovseg_ray.cluster.connect`).
 
@@ -42,6 +46,9 @@ def evaluate(
         out: result file to write.
         workers: actors holding the model; default: one a GPU, else one for every two CPUs.
         crf: refine the maps of a model whose clusters have no names (`evaluate_clusters`).
+        inference: how images are looked at; default: once, as the method preprocesses them.
+
+        episodes: play the zero-shot episodes of a fold instead (`evaluate_episodes`).
 
     Returns:
         The result (see `result.make_result`).
@@ -55,16 +62,30 @@ def evaluate(
     model = find_model(Path(run).absolute())
     method = load_model(model)
     if not method.segments and isinstance(method, ClusterModel):
+        if inference is not None:
+            raise UserError(
+                f"--multi-scale: a '{method.name}' model finds clusters, which have no scores to sum; leave it out"
+            )
         from ovseg_ray.evaluation.evaluate_clusters import evaluate_clusters
 
         result = evaluate_clusters(model, dataset, crf=crf, workers=workers)
         if out is not None:
             write_result(out, result)
         return result
-    spaces = default_spaces(Segmenter(method), dataset, labels, controls=controls)
+    segmenter = Segmenter(method)
+    if episodes is not None:
+        from ovseg_ray.evaluation.evaluate_episodes import evaluate_episodes
+
+        embed, templates = segmenter.embeddings.embed, segmenter.templates
+        result = evaluate_episodes(load_model, model, dataset, episodes, embed, templates, workers=workers)
+        if out is not None:
+            write_result(out, result)
+        return result
+    spaces = default_spaces(segmenter, dataset, labels, controls=controls)
     started = time.monotonic()
-    matrices = score_on_ray(load_model, model, dataset, spaces, workers=workers)
-    result = make_result(dataset, spaces, matrices, model, seconds=time.monotonic() - started)
+    matrices = score_on_ray(load_model, model, dataset, spaces, inference=inference, workers=workers)
+    seconds = time.monotonic() - started
+    result = make_result(dataset, spaces, matrices, model, seconds=seconds, inference=inference)
     if out is not None:
         write_result(out, result)
     return result

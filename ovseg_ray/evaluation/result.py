@@ -16,6 +16,7 @@ import numpy as np
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.confusion import IGNORE, ConfusionMatrix
+from ovseg_ray.evaluation.inference import Inference, SingleScale
 from ovseg_ray.evaluation.scoring import LabelSpace
 from ovseg_ray.evaluation.spaces import unseen_labels
 from ovseg_ray.methods.export import WEIGHTS_FILE, describe_model
@@ -25,7 +26,6 @@ FORMAT = "ovseg-ray result 1"
 PACKAGES = ("ovseg-ray", "torch", "torchvision", "open_clip_torch", "timm", "numpy", "pillow", "ray")
 RULES = {
     "truth": "each image at its own full size; masks are never resized",
-    "image": "as the method preprocesses it (see model.config); single scale, no flip; scores upsampled to full size",
     "ignored": "pixels that the mask marks as ignored, and classes that no label stands for",
     "mean": "over labels that occur in the truth; miou_all counts absent labels as 0",
 }
@@ -38,6 +38,7 @@ def make_result(
     model: Path,
     *,
     seconds: float,
+    inference: Inference | None = None,
 ) -> dict[str, Any]:
     """Everything about one evaluation, ready for JSON.
 
@@ -50,13 +51,13 @@ def make_result(
     `iou` (label -> fraction, null where undefined), `unseen`, `distractors` (labels that stand for no class),
     `ignored_classes`, `text_hash` (of the embeddings) and `confusion` (rows: truth).
     """
-    description = describe_model(model)
-    trained = {name for labels in description.label_sets for name in labels.names}
+    described = describe(model)
+    trained = {name for labels in described.pop("label_sets") for name in labels}
     unseen = tuple(dataset.unseen) or _never_trained(dataset, trained)
     protocol = {
         "data": {"split": dataset.split, "kind": dataset.kind, "fingerprint": dataset.fingerprint()},
         "images": len(dataset),
-        "rules": RULES,
+        "rules": {**RULES, "image": (inference or SingleScale()).description},
         "unseen": sorted(unseen),
         "spaces": {space.name: _asked(space) for space in spaces},
     }
@@ -67,6 +68,22 @@ def make_result(
         "protocol": protocol,
         "protocol_hash": hashlib.sha256(content).hexdigest()[:16],
         "data_path": str(dataset.path),
+        **described,
+        "unseen_but_trained": sorted(trained.intersection(unseen)),
+        "images": len(dataset),
+        "seconds": round(seconds, 2),
+        "spaces": {space.name: _scored(space, matrices[space.name], dataset, unseen) for space in spaces},
+    }
+
+
+def describe(model: Path) -> dict[str, Any]:
+    """What a result says of the model and of what can change a number: `model`, `versions`, and `label_sets` (names).
+
+    Raises:
+        UserError: no exported model there.
+    """
+    description = describe_model(model)
+    return {
         "model": {
             "method": description.method,
             "config": description.config,
@@ -75,10 +92,7 @@ def make_result(
             "weights_hash": _file_hash(model / WEIGHTS_FILE),
         },
         "versions": versions(),
-        "unseen_but_trained": sorted(trained.intersection(unseen)),
-        "images": len(dataset),
-        "seconds": round(seconds, 2),
-        "spaces": {space.name: _scored(space, matrices[space.name], dataset, unseen) for space in spaces},
+        "label_sets": [labels.names for labels in description.label_sets],
     }
 
 
@@ -88,7 +102,7 @@ def write_result(path: Path, result: Mapping[str, Any]) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    write_atomically(path, json.dumps(_plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read_result(path: str | Path) -> dict[str, Any]:
@@ -143,8 +157,8 @@ def _scored(
     truth = matrix.counts.sum(axis=1)
     text = np.ascontiguousarray(space.text.cpu().numpy()).tobytes()
     return {
-        "metrics": _plain(matrix.metrics(unseen)),
-        "iou": _plain(dict(zip(labels, matrix.iou().tolist(), strict=True))),
+        "metrics": plain(matrix.metrics(unseen)),
+        "iou": plain(dict(zip(labels, matrix.iou().tolist(), strict=True))),
         "pixels": dict(zip(labels, truth.tolist(), strict=True)),
         "unseen": [labels[i] for i in unseen],
         "distractors": [label for i, label in enumerate(labels) if i not in truth_map],
@@ -154,9 +168,10 @@ def _scored(
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold: plain mappings and lists, numbers that are not defined as null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,6 +15,7 @@ from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.sample import DecodedSample
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.confusion import IGNORE, ConfusionMatrix
+from ovseg_ray.evaluation.inference import Inference, SingleScale
 from ovseg_ray.methods.base import Method
 from ovseg_ray.vocabulary import Vocabulary
 
@@ -78,6 +79,7 @@ def score_rows(
     rows: Sequence[int],
     spaces: Sequence[LabelSpace],
     *,
+    inference: Inference | None = None,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, ConfusionMatrix]:
@@ -91,6 +93,7 @@ def score_rows(
         dataset: with masks.
         rows: of `dataset`.
         spaces: label lists, distinct names.
+        inference: how images are looked at; default: `SingleScale`.
         batch_size: rows looked at together.
         progress: called with the number of rows done.
 
@@ -103,6 +106,7 @@ def score_rows(
     num_classes = len(dataset.require_masks())
     check_spaces(spaces, num_classes)
     method.eval()
+    inference = inference or SingleScale()
     device = next((p.device for p in method.parameters()), torch.device("cpu"))
     texts = [space.text.to(device) for space in spaces]
     matrices = {space.name: ConfusionMatrix(len(space.vocabulary)) for space in spaces}
@@ -110,9 +114,9 @@ def score_rows(
     for samples in _decoded(dataset, rows, batch_size):
         for group in _same_size(samples):
             with torch.inference_mode():
-                encoding = method.encode(torch.stack([method.preprocess(s.image) for s in group]).to(device))
+                encoded = inference.encode(method, [sample.image for sample in group])
                 for space, text in zip(spaces, texts, strict=True):
-                    found = method.segment(encoding, text, group[0].image.shape[:2]).label_map.cpu().numpy()
+                    found = encoded.segment(text, group[0].image.shape[:2]).label_map.cpu().numpy()
                     for sample, label_map in zip(group, found, strict=True):
                         matrices[space.name].update(label_map, space.truth(sample, num_classes), IGNORE)
         done += len(samples)

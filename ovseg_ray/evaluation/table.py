@@ -12,6 +12,7 @@ from rich.table import Table
 
 COLUMNS = {
     "miou": "mIoU",
+    "fb_iou": "FB-IoU",
     "seen_miou": "seen",
     "unseen_miou": "unseen",
     "harmonic_miou": "harmonic",

@@ -155,6 +155,10 @@ class Method(nn.Module, ABC):
     def preprocess(self, image: np.ndarray) -> Tensor:
         """One (H, W, 3) uint8 RGB image as the network's normalised (3, h, w) float32 input."""
 
+    def normalise(self, image: np.ndarray) -> Tensor:
+        """As `preprocess`, at the size that the image has: whoever resizes images before."""
+        return self.preprocess(image)
+
     @abstractmethod
     def encode(self, images: Tensor) -> Encoding:
         """Everything that does not depend on labels, of (B, 3, h, w) preprocessed images."""
@@ -170,6 +174,12 @@ class Method(nn.Module, ABC):
         Returns:
             (B, N, h', w') float32.
         """
+
+    labels_interact: bool = False  # whether a label's scores depend on which other labels are asked
+
+    def dense_scores(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Tensor:
+        """`scores` upsampled to `size` (H, W), as `segment` does it: (B, N, *size) float32."""
+        return nn.functional.interpolate(self.scores(encoding, text), size=size, mode="bilinear", align_corners=False)
 
     @abstractmethod
     def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:

@@ -14,6 +14,7 @@ import numpy as np
 from ovseg_ray.config import DataConfig, SourceConfig
 from ovseg_ray.data import open_dataset
 from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.data.episodes import FOREGROUND, OTHERS, Fold, pairs
 from ovseg_ray.data.sample import IGNORE_8, IGNORE_16, DecodedSample
 from ovseg_ray.errors import UserError
 from ovseg_ray.vocabulary import Vocabulary
@@ -30,12 +31,14 @@ class Source:
         labels: what is trained with: the vocabulary without held-out labels; None where no masks are needed.
         table: (C,) index into `labels` of each class of the data set, -1 where held out.
         held_out: labels whose pixels are ignored.
+        unlabelled: index into `labels` of unlabelled pixels; -1: ignored.
     """
 
     dataset: DataSet
     labels: Vocabulary | None = None
     table: np.ndarray | None = None
     held_out: tuple[str, ...] = ()
+    unlabelled: int = IGNORED
 
     def sample(self, row: int) -> DecodedSample:
         """A sample whose mask indexes `labels`, held-out pixels ignored.
@@ -56,7 +59,7 @@ class Source:
         assert self.labels is not None
         wide = len(self.labels) > IGNORE_8
         ignore, dtype = (IGNORE_16, np.uint16) if wide else (IGNORE_8, np.uint8)
-        lookup = np.full(IGNORE_16 + 1, ignore, dtype)
+        lookup = np.full(IGNORE_16 + 1, ignore if self.unlabelled == IGNORED else self.unlabelled, dtype)
         lookup[: len(self.table)] = np.where(self.table == IGNORED, ignore, self.table)
         return lookup
 
@@ -103,7 +106,36 @@ def open_sources(data: DataConfig, *, masks: bool) -> Sources:
     """
     if not data.sources:
         raise UserError("data.sources: no data set to train on; give --data PATH")
+    if data.episodes is not None:
+        if not masks:
+            raise UserError(f"data.episodes = {data.episodes}: this method learns without masks; leave it out")
+        fold = Fold.parse(data.episodes)
+        return Sources([pair for source in data.sources for pair in _open_pairs(source, data, fold)])
     return Sources([_open(source, data, masks) for source in data.sources])
+
+
+def _open_pairs(config: SourceConfig, data: DataConfig, fold: Fold) -> list[Source]:
+    """A source for each class: the images that show it, the class against all else; nothing is ignored."""
+    dataset = open_dataset(config.path, config.split)
+    own = dataset.require_masks()
+    if config.vocabulary is not None:
+        raise UserError(f"data.sources.vocabulary of {config.path}: episodes ask by the protocol's words; leave it out")
+    hidden = [*config.held_out, *(dataset.unseen if data.held_out == "data set" else ())]
+    left_out = {place(own, name, f"held_out of {config.path}") for name in hidden}
+    trained = [index for index in fold.trained(dataset) if index not in left_out]
+    rows: dict[int, list[int]] = {}
+    for row, index in pairs(dataset, trained):
+        rows.setdefault(index, []).append(row)
+    if not rows:
+        raise UserError(f"{config.path} (split {config.split}): shows no class that {fold.name} trains on")
+    names = tuple(own.names[index] for index in fold.classes(dataset) if index not in trained)
+    sources = []
+    for index, shown in rows.items():
+        table = np.full(len(own), OTHERS)
+        table[index] = FOREGROUND
+        part = replace(dataset, index=dataset.index.take(np.array(shown)))
+        sources.append(Source(part, fold.question(dataset, index), table, names, unlabelled=OTHERS))
+    return sources
 
 
 def _open(config: SourceConfig, data: DataConfig, masks: bool) -> Source:

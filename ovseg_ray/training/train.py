@@ -182,6 +182,9 @@ def validation_sources(config: RunConfig, method: type[Method]) -> tuple[SourceC
         UserError: a validation split that cannot be read, or has no masks where the method needs them.
     """
     split = config.data.validation_split
+    if config.data.episodes is not None:
+        _say("validation: none during training by episodes; 'ovseg-ray evaluate RUN --episodes …' scores them")
+        return ()
     found = []
     for source in config.data.sources:
         if split not in list_splits(source.path):

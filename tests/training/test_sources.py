@@ -8,6 +8,7 @@ import yaml
 from colour_training import write_colours
 
 from ovseg_ray.config import DataConfig, SourceConfig
+from ovseg_ray.data import open_dataset
 from ovseg_ray.errors import UserError
 from ovseg_ray.training.sources import Source, Sources, open_sources
 from ovseg_ray.vocabulary import Vocabulary
@@ -103,3 +104,27 @@ def test_what_does_not_fit_is_named(colours: str, tmp_path: Path, source: dict, 
 def test_no_source_at_all() -> None:
     with pytest.raises(UserError, match="--data PATH"):
         sources_of()
+
+
+def test_pairs_for_zero_shot_episodes(colours: str) -> None:
+    data = DataConfig(sources=[SourceConfig(path=colours)], episodes="world:1")
+    sources = open_sources(data, masks=True)
+    whole = open_dataset(colours, "train")
+    names = whole.require_masks().names
+    held_out = set(names[1::4])
+    assert [labels.names for labels in sources.label_sets] == [("others", n) for n in names if n not in held_out]
+    for source in sources.sources:
+        assert source.labels is not None
+        index = names.index(source.labels.names[1])
+        assert set(source.held_out) == held_out
+        for row in range(len(source.dataset)):
+            sample = source.sample(row)
+            number = whole.index.column("image_id").to_pylist().index(sample.image_id)
+            truth = whole.decoded(number).mask
+            assert truth is not None
+            assert sample.mask is not None
+            # everything else, unlabelled pixels too, is "others"
+            assert np.array_equal(sample.mask, truth == index)
+            assert sample.mask.any()
+    with pytest.raises(UserError, match="learns without masks"):
+        open_sources(data, masks=False)

@@ -96,6 +96,7 @@ def test_shipped_sets_have_the_count_in_their_name() -> None:
         "ade20k-150",
         "camvid-11",
         "cityscapes-19",
+        "coco-20i-80",
         "coco-80",
         "coco-stuff-171",
         "pascal-context-59",
@@ -124,6 +125,14 @@ def test_shipped_sets_have_the_count_in_their_name() -> None:
 )
 def test_shipped_labels_stand_at_their_published_index(name: str, index: int, label: str) -> None:
     assert Vocabulary.from_yaml(name).index(label) == index
+
+
+def test_the_zero_shot_names_of_coco() -> None:
+    asked = Vocabulary.from_yaml("coco-20i-80")
+    assert asked.names == Vocabulary.from_yaml("coco-80").names
+    words = [label.synonyms[0] for label in asked.labels]
+    assert (words[3], words[9], words[62]) == ("motorbike", "trafficlight", "tvmonitor")
+    assert not [word for word in words if " " in word]
 
 
 def test_coco_stuff_begins_with_coco() -> None:

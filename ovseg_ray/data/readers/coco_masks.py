@@ -51,6 +51,12 @@ class CocoMasks:
             labels[mask] = self.classes[category]
         return labels
 
+    def present(self, row: Mapping[str, Any]) -> set[int] | None:
+        """Classes annotated in a row, by its annotations alone; None where only the pixels can tell."""
+        if row["mask_path"] is not None or row["instances"] is None:
+            return None
+        return {self.classes[annotation["category_id"]] for annotation in json.loads(row["instances"])["annotations"]}
+
     def _stuff(self, path: str | None, height: int, width: int) -> np.ndarray:
         if path is None:
             return ignore_map(height, width, self.num_classes)

@@ -50,6 +50,21 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_lines(path: Path, what: str = "images") -> list[str]:
+    """Lines of a text file that are not blank, stripped.
+
+    Raises:
+        UserError: it cannot be read, or has none.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text; write one name a line") from error
+    if not lines:
+        raise UserError(f"{path}: lists no {what}; write one name a line")
+    return lines
+
+
 def is_image(name: str) -> bool:
     """Whether a file name ends as an image's does."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")

@@ -27,6 +27,7 @@ from ovseg_ray.data.readers.files import (
     class_vocabulary,
     image_ids,
     read_json,
+    read_lines,
     require_files,
     walk_images,
 )
@@ -127,12 +128,7 @@ def _image_names(images: Path, list_file: Path) -> list[str]:
         if not present:
             raise UserError(f"{images}: holds no images; add some, or leave the split out")
         return present
-    try:
-        listed = [line.strip() for line in list_file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{list_file}: cannot be read as text; write one image name a line") from error
-    if not listed:
-        raise UserError(f"{list_file}: lists no images; write one image name a line, or remove the file")
+    listed = read_lines(list_file)
     by_stem = {PurePosixPath(name).with_suffix("").as_posix(): name for name in present}
     exact = set(present)
     names = [name if name in exact else by_stem.get(name, name) for name in listed]

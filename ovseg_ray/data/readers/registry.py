@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovseg_ray.data.dataset import DataSet
-from ovseg_ray.data.readers import coco, feature_store, folder, index_png
+from ovseg_ray.data.readers import coco, feature_store, folder, fss, index_png, voc
 from ovseg_ray.errors import UserError
 
 DEFAULT_SPLIT = "train"
@@ -33,6 +33,8 @@ READERS = (
     Reader(feature_store.recognises, feature_store.splits, feature_store.read),
     Reader(coco.recognises, coco.splits, coco.read),
     Reader(index_png.recognises, index_png.splits, index_png.read),
+    Reader(voc.recognises, voc.splits, voc.read),
+    Reader(fss.recognises, fss.splits, fss.read),
     Reader(folder.recognises, folder.splits, folder.read),
 )
 
@@ -40,8 +42,9 @@ READERS = (
 def open_dataset(path: str | Path, split: str | None = None) -> DataSet:
     """Open a split of a data set; the layout of the directory tells its format.
 
-    COCO-style directories, images with index-PNG masks and `classes.json`, and bare folders of images are known.
-    Images are not decoded here: what is wrong inside a file shows when it is read, or in `check_dataset`.
+    COCO-style directories, images with index-PNG masks and `classes.json`, PASCAL VOC, FSS-1000 and bare folders of
+    images are known. Images are not decoded here: what is wrong inside a file shows when it is read, or in
+    `check_dataset`.
 
     Args:
         path: directory of the data set.

@@ -180,11 +180,22 @@ class LSeg(Method):
     def preprocess(self, image: np.ndarray) -> Tensor:
         return self.plain.image(image)
 
+    def normalise(self, image: np.ndarray) -> Tensor:
+        return self.plain.normalise(image)
+
     def encode(self, images: Tensor) -> Encoding:
         return self._encode(images)
 
     def scores(self, encoding: Encoding, text: Tensor) -> Tensor:
         return self._scores(encoding, text)
+
+    @property
+    def labels_interact(self) -> bool:  # type: ignore[override]
+        """Whether the head block takes a maximum over labels."""
+        return self.block is not None and self.block.needs_maximum
+
+    def dense_scores(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Tensor:
+        return self._upsample(self._scores(encoding, text), encoding, size)
 
     @torch.no_grad()
     def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:
@@ -250,7 +261,10 @@ class LSeg(Method):
 
 
 def _plain(config: LSegConfig, normalise: Normalisation) -> PlainTransform:
-    return PlainTransform(normalise, config.long_side, config.augmentation.crop if config.augmentation.squash else None)
+    crop = config.augmentation.crop
+    squash = config.augmentation.squash
+    centre = crop if config.reference and not squash else None
+    return PlainTransform(normalise, config.long_side, crop if squash else None, centre)
 
 
 def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:

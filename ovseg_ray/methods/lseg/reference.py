@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ovseg_ray.data.transforms import long_side_size
 from ovseg_ray.methods.lseg.config import AugmentationConfig
 from ovseg_ray.methods.lseg.correlation import SMALLEST_SQUARED_NORM
 
@@ -52,18 +53,38 @@ def scale_crop(
     Returns:
         (h, w, 3) uint8 and (h, w) int64, at most `config.crop`, smaller where the resized image is.
     """
-    height, width = mask.shape
-    base = config.base_size or max(height, width)
+    base = config.base_size or max(mask.shape)
     long_side = int(rng.integers(int(base * config.scale[0]), int(base * config.scale[1]), endpoint=True))
-    factor = max(1, long_side) / max(height, width)
-    height, width = (max(1, int(length * factor + 0.5)) for length in (height, width))
-    image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-    resized = Image.fromarray(mask.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
-    mask = np.asarray(resized).astype(np.int64)
-    left = int(rng.integers(max(0, width - config.crop[1]), endpoint=True))
-    top = int(rng.integers(max(0, height - config.crop[0]), endpoint=True))
+    image, mask = resized(image, mask, long_side_size(mask.shape, max(1, long_side)))
+    left = int(rng.integers(max(0, mask.shape[1] - config.crop[1]), endpoint=True))
+    top = int(rng.integers(max(0, mask.shape[0] - config.crop[0]), endpoint=True))
     window = np.s_[top : top + config.crop[0], left : left + config.crop[1]]
     return image[window], mask[window]
+
+
+def centre_crop(image: np.ndarray, mask: np.ndarray, crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of an image whose short side is resized to that of the crop: what the original validates on.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) int64.
+        crop: (h, w) of the result, equal in the original.
+    """
+    height, width = mask.shape
+    side = min(crop)
+    size = (side, int(1.0 * width * side / height)) if width > height else (int(1.0 * height * side / width), side)
+    image, mask = resized(image, mask, size)
+    top, left = (round((length - wanted) / 2.0) for length, wanted in zip(size, crop, strict=True))
+    window = np.s_[max(top, 0) : max(top, 0) + crop[0], max(left, 0) : max(left, 0) + crop[1]]
+    return image[window], mask[window]
+
+
+def resized(image: np.ndarray, mask: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Image (bilinear) and mask (nearest) at (h, w), both as Pillow resizes them."""
+    width_height = (size[1], size[0])
+    image = np.asarray(Image.fromarray(image).resize(width_height, Image.Resampling.BILINEAR))
+    sampled = Image.fromarray(mask.astype(np.int32)).resize(width_height, Image.Resampling.NEAREST)
+    return image, np.asarray(sampled).astype(np.int64)
 
 
 def black(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:

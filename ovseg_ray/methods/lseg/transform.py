@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ovseg_ray.data.sample import DecodedSample
-from ovseg_ray.data.transforms import normalise, resize_exact, resize_long
+from ovseg_ray.data.transforms import normalise, resize_exact, resize_long, resize_nearest
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.lseg import reference
 from ovseg_ray.methods.lseg.config import AugmentationConfig
@@ -68,6 +68,8 @@ class TrainingTransform:
 
     def _window(self, image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         if self.config.squash:
+            if self.reference:
+                return resize_exact(image, None, self.config.crop)[0], resize_nearest(mask, self.config.crop)
             image, sampled = resize_exact(image, mask, self.config.crop)
             assert sampled is not None  # a mask was given
             return image, sampled
@@ -82,9 +84,16 @@ class PlainTransform:
     normalise: Normalisation
     long_side: int | None
     squash: tuple[int, int] | None = None
+    centre: tuple[int, int] | None = None
 
     def __call__(self, sample: DecodedSample, label_set: int, rng: np.random.Generator) -> dict[str, Any]:
-        """As `TrainingTransform`; nothing is drawn, and "target" may be larger or smaller than "image"."""
+        """As `TrainingTransform`; nothing is drawn, and "target" may be larger or smaller than "image".
+
+        With `centre` both are the middle of the image, as the original validates.
+        """
+        if self.centre is not None:
+            cut, mask = reference.centre_crop(sample.image, require_mask(sample), self.centre)
+            return {"image": self.normalise(cut), "target": torch.from_numpy(mask.copy()), "label_set": label_set}
         image = self.image(sample.image)
         target = torch.from_numpy(require_mask(sample).copy())
         return {"image": image, "target": target, "label_set": label_set}
