@@ -21,7 +21,7 @@ from ovseg_ray.methods.registry import method_names
 
 VERBS = (
     "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
-    "neighbours build", "embed", "serve",
+    "neighbours build", "embed", "serve", "token",
 )  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 

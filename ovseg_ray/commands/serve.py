@@ -1,37 +1,95 @@
-"""`ovseg-ray serve`."""
+"""`ovseg-ray serve` and `ovseg-ray token`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ovseg_ray.commands.options import Address, Debug, say
 
-EXAMPLES = ("ovseg-ray serve demo/lseg",)
+if TYPE_CHECKING:
+    from ovseg_ray.serving.config import ServingConfig
+
+EXAMPLES = (
+    "ovseg-ray serve demo/lseg",
+    "ovseg-ray serve runs/street runs/indoor --port 9000 --max-replicas 2",
+)
+TOKEN_EXAMPLES = ("ovseg-ray token alice",)
 
 
 def serve(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories that trainings left.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Directories that trainings left.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML of everything else: names and versions, limits, batching, tokens."),
+    ] = None,
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Port to listen on.")] = 8000,
+    min_replicas: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Processes at least; 0: none while nobody asks.")
+    ] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes at most. Default: the least, or 1.")
+    ] = None,
+    haproxy: Annotated[
+        bool,
+        typer.Option(
+            "--haproxy", help="Several times the requests a second; listens on EVERY interface of the machine."
+        ),
+    ] = False,
     address: Address = None,
     debug: Debug = False,
 ) -> None:
-    """Answer pictures and words over HTTP, until stopped: an API (see /docs) and a page in the browser."""
-    from ovseg_ray.config import build
-    from ovseg_ray.serving.config import ServingConfig
-    from ovseg_ray.serving.local import serve_here
+    """Answer pictures and words over HTTP, until stopped: an API (see /docs) and a page in the browser.
 
-    config = build(ServingConfig, {"models": [{"run": str(run.absolute())} for run in runs]}, "ovseg-ray serve")
+    Only this machine can ask unless --host or --haproxy says otherwise. SIGHUP reads the runs and --config again and
+    swaps models without losing a request.
+    """
+    from ovseg_ray.serving.local import serve_here
+    from ovseg_ray.serving.resources import local_scaling
+
+    most = max_replicas or max(min_replicas, 1)
+    if haproxy or host not in ("127.0.0.1", "::1", "localhost"):
+        say(f"other machines can reach port {port}; give tokens in --config, or keep them out with a firewall")
     serve_here(
-        config,
+        lambda: _read(runs or [], config),
+        local_scaling(min_replicas, most),
         host=host,
         port=port,
+        haproxy=haproxy,
         address=address,
         debug=debug,
-        ready=lambda: say(f"serving at http://{host}:{port} (API: /docs); Ctrl-C stops it"),
+        say=say,
     )
+
+
+def token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is, for the log.")],
+    debug: Debug = False,
+) -> None:
+    """Make a bearer token: printed once, with the line for `tokens` of a serving configuration."""
+    from ovseg_ray.serving.auth import new_token
+
+    secret, line = new_token(name)
+    say(f"the token, shown only here: {secret}\nunder tokens in --config:")
+    print(f"- {line}")
+
+
+def _read(runs: list[Path], config: Path | None) -> ServingConfig:
+    from ovseg_ray.config import build, read_yaml
+    from ovseg_ray.errors import UserError
+    from ovseg_ray.serving.config import ServingConfig
+
+    values = read_yaml(config) if config else {}
+    listed = values.get("models") or []
+    if not runs and not listed:
+        raise UserError("nothing to serve; give a run, or --config FILE with models")
+    if isinstance(listed, list):
+        values = {**values, "models": [*({"run": str(run.absolute())} for run in runs), *listed]}
+    return build(ServingConfig, values, str(config) if config else "ovseg-ray serve")

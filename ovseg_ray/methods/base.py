@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg_ray.config import Config, TrainingConfig
@@ -177,9 +178,30 @@ class Method(nn.Module, ABC):
 
     labels_interact: bool = False  # whether a label's scores depend on which other labels are asked
 
-    def dense_scores(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Tensor:
-        """`scores` upsampled to `size` (H, W), as `segment` does it: (B, N, *size) float32."""
-        return nn.functional.interpolate(self.scores(encoding, text), size=size, mode="bilinear", align_corners=False)
+    @property
+    def pads_to(self) -> int:
+        """`encode` repeats the border at the right and at the bottom until both sides are multiples of this.
+
+        A caller may do so itself, to batch pictures of several sizes, and then set the encoding's size back.
+        """
+        return 1
+
+    def dense_scores(
+        self, encoding: Encoding, text: Tensor, size: tuple[int, int], rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        """`scores` upsampled to `size` (H, W), as `segment` does it.
+
+        Args:
+            encoding: of B images.
+            text: (N, D) float32, L2-normalised.
+            size: (H, W) of the picture.
+            rows: first and one past the last row wanted; default: all.
+
+        Returns:
+            (B, N, rows, W) float32.
+        """
+        dense = F.interpolate(self.scores(encoding, text), size=size, mode="bilinear", align_corners=False)
+        return dense if rows is None else dense[:, :, rows[0] : rows[1]]
 
     @abstractmethod
     def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:

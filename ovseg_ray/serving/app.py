@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ovseg_ray import __version__
 from ovseg_ray.serving.engine import Engine
-from ovseg_ray.serving.middleware import RequestIds
+from ovseg_ray.serving.middleware import Gate
+from ovseg_ray.serving.openapi import describe
 from ovseg_ray.serving.problems import MEDIA_TYPE, ProblemError
 from ovseg_ray.serving.requests import invalid
 from ovseg_ray.serving.routes import health, images, models, segment, vocabularies
@@ -23,32 +29,61 @@ from ovseg_ray.serving.routes import health, images, models, segment, vocabulari
 PAGE = Path(__file__).parent / "page"
 ROUTERS = (segment.router, images.router, vocabularies.router, models.router, health.router)
 _OF_STATUS = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "body_too_large"}
+METRICS_INTERVAL_S = 10.0
 logger = logging.getLogger("ovseg_ray.serving")
 
 
-def create_app(engine: Engine) -> FastAPI:
+def create_app(engine: Engine, *, returns_request_id: bool = True) -> FastAPI:
     """The endpoint as an ASGI application.
 
     A router is a module in `routes/` with a line in `ROUTERS`; it finds the engine by `routes.EngineDep`. Files in
     `page/` are served below `/`, `index.html` at `/` itself.
+
+    Args:
+        engine: answers.
+        returns_request_id: add the header X-Request-ID to answers; Ray Serve does so by itself.
     """
-    app = FastAPI(
+    # /docs from files of the package: no request to any other host
+    app = FastAPIOffline(
         title="ovseg-ray",
         version=__version__,
         description="Open-vocabulary segmentation: pictures and words in, masks out.",
         openapi_url="/openapi.json",
         redoc_url=None,
+        lifespan=_lifespan,
     )
     app.state.engine = engine
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
-    app.add_middleware(RequestIds)
+    app.add_middleware(Gate, engine=engine, public=_is_public, returns_request_id=returns_request_id)
     app.add_exception_handler(ProblemError, _handler(lambda error: error))
     app.add_exception_handler(RequestValidationError, _handler(lambda error: invalid(error.errors())))
-    app.add_exception_handler(HTTPException, _handler(_of_http))
+    app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _handler(_of_fault))
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Tell the hub this replica's metrics now and then, so that `/metrics` of any replica shows those of all."""
+    engine: Engine = app.state.engine
+
+    async def report() -> None:
+        while True:
+            await asyncio.sleep(METRICS_INTERVAL_S)
+            with contextlib.suppress(Exception):  # the hub may be on its way back
+                await engine.hub.exchange_metrics(engine.replica, engine.metrics.families())
+
+    task = asyncio.create_task(report())
+    yield
+    task.cancel()
+
+
+def _is_public(path: str) -> bool:
+    """The page and what describes the API hold nothing that is not in the package; who reads them needs no token."""
+    return path in ("/docs", "/openapi.json") or not path.startswith(("/v1", "/v2", "/metrics", "/hf"))
 
 
 def problem_response(request: Request, error: ProblemError) -> JSONResponse:
@@ -66,10 +101,16 @@ def _handler(convert: Callable[[Any], ProblemError]) -> Callable[[Request, Excep
     return handle
 
 
-def _of_http(error: HTTPException) -> ProblemError:
-    code = _OF_STATUS.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal")
+async def _http_problem(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    if status in (404, 405):
+        # files of the page lie below "/" and would answer for every address: ask the routes
+        known = any(route.matches(request.scope)[0] == Match.PARTIAL for route in request.app.routes)
+        status = 405 if known else 404
+    code = _OF_STATUS.get(status, "invalid_request" if status < 500 else "internal")
     detail = str(error.detail) if code == "invalid_request" else "see /docs for what there is"
-    return ProblemError(code, detail)
+    return problem_response(request, ProblemError(code, detail))
 
 
 def _of_fault(error: Exception) -> ProblemError:

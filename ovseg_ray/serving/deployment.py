@@ -1,20 +1,35 @@
-"""The endpoint as a deployment of Ray Serve: a thin shell around `Engine`."""
+"""The endpoint as a deployment of Ray Serve: a thin shell around `Engine`.
+
+`ovseg-ray serve` runs it on one machine; `serve deploy cluster/serve.yaml` on a cluster. What it serves comes as
+Serve's `user_config`, so that changing it (a new version of a model, other limits) reaches replicas in place: they load
+what is new, turn to it, and no request is lost. What it runs on (`ScalingConfig`) comes as the argument.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from ovseg_ray.config import build
+from ovseg_ray.errors import UserError
 from ovseg_ray.serving.app import create_app
-from ovseg_ray.serving.config import ServingConfig
+from ovseg_ray.serving.config import LimitsConfig, ScalingConfig, ServingConfig
 from ovseg_ray.serving.engine import Engine
-from ovseg_ray.serving.models import Models, ServedModel
+from ovseg_ray.serving.hub_actor import RemoteHub
 
 APPLICATION = "ovseg-ray"
+SPARE_REQUESTS = 16  # beside those that the engine admits: health, metrics, refusals
+HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
+PUSH_INTERVAL = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
+PUSH_INTERVAL_S = 10.0  # Ray's default
+logger = logging.getLogger("ovseg_ray.serving")
 
 
 @serve.deployment(name="endpoint")
@@ -22,16 +37,74 @@ APPLICATION = "ovseg-ray"
 class Endpoint:
     """One replica: decodes, runs the model and encodes the answer in one process."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
-        self._config = build(ServingConfig, config, "serving configuration")
-        models = Models([ServedModel.load(model) for model in self._config.models])
-        self._engine = Engine(self._config, models)
+    def __init__(self) -> None:
+        context = serve.get_replica_context()
+
+        def hub(config: ServingConfig) -> RemoteHub:
+            return RemoteHub(context.app_name, config.images.bytes, config.images.ttl_s)
+
+        self._engine = Engine(hub, context.replica_id.unique_id)
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Serve what `config` says, a mapping as of `ServingConfig`. Called by Serve at the start and on changes.
+
+        Raises:
+            UserError: at the start, if it cannot be served; a later mistake is logged and changes nothing.
+        """
+        try:
+            await asyncio.to_thread(self._engine.load, build(ServingConfig, config, "user_config"))
+        except UserError as error:
+            if not self._engine.ready:
+                raise
+            logger.error("the old models stay: %s", error)
+
+    def check_health(self) -> None:
+        """Called by Serve; raises where the replica must be replaced."""
+        if not self._engine.alive:
+            raise RuntimeError("the model's thread does not answer")
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return create_app(self._engine)
+        return create_app(self._engine, returns_request_id=False)
 
 
-def endpoint(config: dict[str, Any]) -> Application:
-    """The application of a serving configuration, for `serve.run` and for `import_path` of a deployed file."""
+def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Application:
+    """The application, for `serve.run` and as the `import_path` of a deployed file.
+
+    Args:
+        scaling: what it runs on; `args` of the file.
+        serving: what it serves; in a file, `user_config` of the deployment.
+    """
     deployment: serve.Deployment = Endpoint
-    return deployment.bind(build(ServingConfig, config, "serving configuration").model_dump(mode="json"))
+    requests = (serving.limits.requests if serving else LimitsConfig().requests) + SPARE_REQUESTS
+    options: dict[str, Any] = {
+        "max_ongoing_requests": requests,
+        "max_queued_requests": 2 * requests,
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=1),
+        "graceful_shutdown_timeout_s": scaling.drain_s,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        "logging_config": {"enable_access_log": False},  # the application writes its own
+    }
+    if scaling.min_replicas == scaling.max_replicas:
+        options["num_replicas"] = scaling.max_replicas
+    else:
+        options["autoscaling_config"] = _autoscaling(scaling)
+    if serving is not None:
+        options["user_config"] = serving.model_dump(mode="json")
+    return deployment.options(**options).bind()
+
+
+def _autoscaling(scaling: ScalingConfig) -> AutoscalingConfig:
+    # replicas and handles report how many requests they have this often; shorter periods would see nothing
+    interval = float(os.environ.get(PUSH_INTERVAL, PUSH_INTERVAL_S))
+    return AutoscalingConfig(
+        min_replicas=scaling.min_replicas,
+        initial_replicas=scaling.min_replicas,
+        max_replicas=scaling.max_replicas,
+        target_ongoing_requests=scaling.target_requests,
+        upscale_delay_s=scaling.upscale_delay_s,
+        downscale_delay_s=scaling.downscale_delay_s,
+        look_back_period_s=2 * interval,
+    )

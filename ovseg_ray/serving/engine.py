@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import contextlib
 import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-from ovseg_ray.errors import UserError
-from ovseg_ray.segmenter import EncodedPicture, Result
-from ovseg_ray.serving import answers, pictures
+from ovseg_ray.serving import answers, fetching, pictures
 from ovseg_ray.serving.api import (
     CacheUse,
     ImageInfo,
@@ -23,11 +24,22 @@ from ovseg_ray.serving.api import (
     VocabularyInfo,
 )
 from ovseg_ray.serving.config import ServingConfig
+from ovseg_ray.serving.encoded import Encoded
+from ovseg_ray.serving.hub import Hub, Upload
+from ovseg_ray.serving.hub_client import HubClient, LocalHub
 from ovseg_ray.serving.image_store import ExpiringStore
-from ovseg_ray.serving.models import Models, ServedModel
+from ovseg_ray.serving.metrics import Metrics
+from ovseg_ray.serving.models import Found, Models, ServedModel
 from ovseg_ray.serving.problems import ProblemError
-from ovseg_ray.serving.vocabularies import MemoryShelf, Vocabularies
+from ovseg_ray.serving.texts import SharedPrompts
+from ovseg_ray.serving.vocabularies import Vocabularies
 from ovseg_ray.vocabulary import Vocabulary
+
+T = TypeVar("T")
+HELPERS = 2  # threads that decode pictures and make masks while the model works
+LOCAL_SHARE = 4  # a replica keeps a quarter of what the hub may
+LOCAL_IMAGES_TTL_S = 10.0  # a deleted upload is forgotten by other replicas after so long
+UNAVAILABLE_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,36 +57,118 @@ class Answer:
     names: tuple[str, ...]
 
 
-@dataclass
-class Upload:
-    """A picture that was uploaded: its file, and its encoding for each "NAME@VERSION" that was asked."""
+@dataclass(frozen=True)
+class _Source:
+    """A picture to segment: its file, what is known of it, and what it was called."""
 
     data: bytes
-    size: tuple[int, int]
-    encodings: dict[str, EncodedPicture]
+    encoded: Encoded | None
+    image_id: str | None
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of all of it."""
-        tensors = [t for picture in self.encodings.values() for t in picture.encoding.tensors.values()]
-        return len(self.data) + sum(tensor.nbytes for tensor in tensors)
+
+def own_hub(config: ServingConfig) -> HubClient:
+    """A hub in this process, for an engine that is alone."""
+    return LocalHub(Hub(config.images.bytes, config.images.ttl_s))
 
 
 class Engine:
-    """Answers requests with the models it is given.
+    """Answers requests with the models it has loaded; none before the first `load`.
 
     Args:
-        config: of the endpoint.
-        models: loaded.
+        hub: makes or finds the hub that replicas share; default: one of its own.
+        replica: name of this replica in metrics.
     """
 
-    def __init__(self, config: ServingConfig, models: Models) -> None:
-        self.config = config
-        self.models = models
-        self.vocabularies = Vocabularies(MemoryShelf())
-        self._uploads: ExpiringStore[Upload] = ExpiringStore(config.images.bytes, config.images.ttl_s)
+    def __init__(self, hub: Callable[[ServingConfig], HubClient] = own_hub, replica: str | None = None) -> None:
+        self.config = ServingConfig.model_construct(models=[])
+        self.replica = replica or uuid.uuid4().hex[:8]
+        self.metrics = Metrics()
+        self.models = Models([])
+        self.draining = False
+        self.hub: HubClient = own_hub(self.config)
+        self.vocabularies = Vocabularies(self.hub)
+        self._make_hub: Callable[[ServingConfig], HubClient] | None = hub
+        self._inside = 0
+        # what this replica used of late of the shared uploads
+        self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S)
         self._model_thread = ThreadPoolExecutor(1, "model")
+        self._helpers = ThreadPoolExecutor(HELPERS, "helper")
 
+    # ---- models
+    def load(self, config: ServingConfig) -> None:
+        """Serve the models of a configuration from now on; those that stay are not loaded again.
+
+        Requests that have begun end with the model they began with. Blocks while models are loaded.
+
+        Raises:
+            UserError: a model that cannot be served; those that were served before still are.
+        """
+        if self._make_hub is not None:
+            self.hub, self._make_hub = self._make_hub(config), None
+            self.vocabularies = Vocabularies(self.hub)
+        kept = {model.source: model for model in self.models}
+        prompts = SharedPrompts(self.hub.get_prompts, self.hub.put_prompts)
+        loaded = []
+        for wanted in config.models:
+            model = kept.get(ServedModel.source_of(wanted))
+            if model is None:
+                model = ServedModel.load(wanted, self._model_thread, config.batching, config.tiles, prompts)
+                model.batcher.on_batch = self.metrics.batch(model.name)
+            loaded.append(model)
+        self.config = config
+        self._uploads.max_bytes = config.images.bytes // LOCAL_SHARE
+        self.models = Models(loaded)
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken."""
+        return not self.draining and any(True for _ in self.models)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the threads that do the work take any."""
+        return not (self._model_thread._shutdown or self._helpers._shutdown)
+
+    # ---- admission
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request that is being answered.
+
+        Raises:
+            ProblemError: there are too many already, or none is taken.
+        """
+        if not self.ready:
+            raise ProblemError("unavailable", "no request is taken at the moment", retry_after=UNAVAILABLE_RETRY_S)
+        if self._inside >= self.config.limits.requests:
+            seconds = max(model.batcher.seconds_per_item for model in self.models)
+            raise ProblemError(
+                "overloaded", f"{self._inside} requests are being answered", retry_after=seconds * self._inside
+            )
+        self._inside += 1
+        self.metrics.inside(self._inside)
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            self.metrics.inside(self._inside)
+
+    @contextlib.asynccontextmanager
+    async def deadline(self, parameters: Parameters | None = None) -> AsyncIterator[None]:
+        """Cancel what happens within once a request's deadline has passed.
+
+        Raises:
+            ProblemError: it has.
+        """
+        most = self.config.limits.deadline_ms
+        asked = parameters.deadline_ms if parameters else None
+        allowed = min(asked or most, most)
+        try:
+            async with asyncio.timeout(allowed / 1000):
+                yield
+        except TimeoutError as error:
+            raise ProblemError("deadline_exceeded", f"no answer within {allowed} ms") from error
+
+    # ---- requests
     async def segment(self, data: bytes | None, image_id: str | None, parameters: Parameters) -> Answer:
         """Segment one picture.
 
@@ -86,21 +180,39 @@ class Engine:
         Raises:
             ProblemError: whatever is wrong with the request.
         """
-        started = time.perf_counter()
-        model = self.models.get(parameters.model)
-        vocabulary = await self.vocabularies.asked(parameters, model.segmenter.templates)
-        answers.background_value(vocabulary.names, parameters.background)
-        upload = None
-        if image_id is not None:
-            upload = self._uploads.get(image_id)
-            if upload is None:
-                raise ProblemError("image_not_found", f'no picture "{image_id[:100]}"; it may have expired: upload it')
-            data = upload.data
-        assert data is not None
-        answer = await self._in_model_thread(self._segment, model, data, upload, vocabulary, parameters, started)
-        answer.response.image.id = image_id
-        answer.response.vocabulary.id = parameters.vocabulary
-        return answer
+        async with self.deadline(parameters):
+            return await self._segment(data, image_id, parameters)
+
+    async def segment_many(
+        self, sources: Sequence[bytes | str], parameters: Parameters
+    ) -> AsyncIterator[tuple[int, Answer | ProblemError]]:
+        """Segment a list of pictures, each answer as it is ready, with its index; some go through the model together.
+
+        Args:
+            sources: a file each, or text as `fetch` takes it.
+            parameters: what is asked of all of them.
+        """
+        gate = asyncio.Semaphore(2 * self.config.batching.max_images)
+
+        async def one(index: int) -> tuple[int, Answer | ProblemError]:
+            async with gate:
+                try:
+                    return index, await self._segment(await self.fetch(sources[index]), None, parameters)
+                except ProblemError as error:
+                    return index, error
+
+        tasks = [asyncio.create_task(one(index)) for index in range(len(sources))]
+        try:
+            async with self.deadline(parameters):
+                for done in asyncio.as_completed(tasks):
+                    yield await done
+        except ProblemError as error:
+            for index, task in enumerate(tasks):
+                if not task.done():
+                    yield index, error
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def upload(self, data: bytes, model_name: str | None) -> UploadResponse:
         """Keep a picture and its encoding.
@@ -108,20 +220,36 @@ class Engine:
         Raises:
             ProblemError: whatever is wrong with the request, or no room for it.
         """
-        model = self.models.get(model_name)
-        upload = await self._in_model_thread(self._encode_upload, model, data)
-        key = f"img_{secrets.token_urlsafe(16)}"
-        if not self._uploads.put(key, upload, upload.bytes):
-            raise ProblemError("storage_full", f"the picture takes {upload.bytes} bytes once encoded; send it smaller")
+        async with self.deadline():
+            model = self.models.get(model_name)
+            prepared = await self._help(lambda: model.prepare(pictures.decode(data, self.config.limits)))
+            encoded = await model.encode(prepared)
+            size = len(data) + encoded.bytes
+            key = await self.hub.put_image(data, prepared.size, model.key, encoded, encoded.bytes)
+        if key is None:
+            raise ProblemError("storage_full", f"the picture takes {size} bytes once encoded; send it smaller")
+        self._uploads.put(key, Upload(data, prepared.size, {model.key: encoded}), size)
         return UploadResponse(
             id=key,
-            width=upload.size[1],
-            height=upload.size[0],
+            width=prepared.size[1],
+            height=prepared.size[0],
             model=model.name,
             version=model.version,
             expires_in=self.config.images.ttl_s,
-            bytes=upload.bytes,
+            bytes=size,
         )
+
+    async def fetch(self, source: bytes | str) -> bytes:
+        """A picture's file: as it is, from base64 or a data URI, or from a host that is allowed.
+
+        Raises:
+            ProblemError: none of these.
+        """
+        if isinstance(source, bytes):
+            return source
+        if source.startswith(("http://", "https://")):
+            return await fetching.fetch(source, self.config.limits)
+        return await self._help(lambda: pictures.from_text(source))
 
     async def forget(self, image_id: str) -> None:
         """Delete an upload.
@@ -129,85 +257,100 @@ class Engine:
         Raises:
             ProblemError: there is none.
         """
-        if not self._uploads.delete(image_id):
+        self._uploads.delete(image_id)
+        if not await self.hub.delete_image(image_id):
             raise ProblemError("image_not_found", f'no picture "{image_id[:100]}"')
 
-    async def _in_model_thread(self, function, *args):  # type: ignore[no-untyped-def]
-        return await asyncio.get_running_loop().run_in_executor(self._model_thread, function, *args)
-
-    def _encode_upload(self, model: ServedModel, data: bytes) -> Upload:
-        image = pictures.decode(data, self.config.limits)
-        encoded = model.segmenter.encode(image)
-        return Upload(data, encoded.size, {f"{model.name}@{model.version}": encoded})
-
-    def _segment(
-        self,
-        model: ServedModel,
-        data: bytes,
-        upload: Upload | None,
-        vocabulary: Vocabulary,
-        parameters: Parameters,
-        started: float,
-    ) -> Answer:
+    # ---- one picture
+    async def _segment(self, data: bytes | None, image_id: str | None, parameters: Parameters) -> Answer:
         begun = time.perf_counter()
-        embeddings = model.segmenter.embeddings
-        before = embeddings.encoded
-        try:
-            embeddings.embed(vocabulary)
-        except UserError as error:
-            raise ProblemError("invalid_labels", str(error)) from error
-        embedded = time.perf_counter()
-        prompts = sum(len(label.synonyms) for label in vocabulary.labels) * len(vocabulary.templates)
-        encoded_prompts = embeddings.encoded - before
+        model = self.models.get(parameters.model)
+        vocabulary = await self.vocabularies.asked(parameters, model.segmenter.templates)
+        answers.background_value(vocabulary.names, parameters.background)
+        source = await self._source(data, image_id, model)
+        before_text = time.perf_counter()
+        known = model.texts.known(vocabulary)
+        text = known if known is not None else await self._help(lambda: model.texts.embed(vocabulary))
+        after_text = time.perf_counter()
+        prepared_at = time.perf_counter()
         image: np.ndarray | None = None
-        key = f"{model.name}@{model.version}"
-        known = upload.encodings.get(key) if upload else None
-        if known is None:
-            image = pictures.decode(data, self.config.limits)
-            picture = model.segmenter.encode(image)
-            if upload:
-                upload.encodings[key] = picture
+        if source.encoded is not None:
+            found = await model.segment_encoded(source.encoded, text.vectors)
         else:
-            picture = known
-        encoded = time.perf_counter()
-        result = model.segmenter.segment(picture, vocabulary)
-        if "overlay" in parameters.parts and image is None:
-            image = pictures.decode(data, self.config.limits)
-        response, label_map = _respond(model, vocabulary, parameters, result, image)
+            image = decoded = await self._help(lambda: pictures.decode(source.data, self.config.limits))
+            prepared = await self._help(lambda: model.prepare(decoded))
+            prepared_at = time.perf_counter()
+            found = await model.segment(prepared, text.vectors, keep=image_id is not None)
+            if image_id is not None and found.encoded is not None:
+                await self._keep(image_id, model, found.encoded)
+        response, label_map = await self._help(
+            lambda: self._respond(model, vocabulary, parameters, found, source, image)
+        )
         done = time.perf_counter()
         response.timings = Timings(
-            queue=_ms(started, begun),
-            text=_ms(begun, embedded),
-            image=_ms(embedded, encoded),
-            post=_ms(encoded, done),
-            total=_ms(started, done),
+            queue=_ms(found.started - prepared_at),
+            image=_ms(prepared_at - after_text + found.encoded_at - found.started),
+            text=_ms(after_text - before_text),
+            post=_ms(done - found.encoded_at),
+            total=_ms(done - begun),
         )
-        response.cache = CacheUse(
-            image=known is not None, prompts=prompts - encoded_prompts, prompts_encoded=encoded_prompts
-        )
+        response.cache = CacheUse(image=source.encoded is not None, prompts=text.known, prompts_encoded=text.encoded)
+        response.image.id = image_id
+        response.vocabulary.id = parameters.vocabulary
+        self.metrics.answered(model.name, response)
         return Answer(response, label_map, vocabulary.names)
 
+    async def _source(self, data: bytes | None, image_id: str | None, model: ServedModel) -> _Source:
+        if image_id is None:
+            assert data is not None
+            return _Source(data, None, None)
+        upload = self._uploads.get(image_id)
+        if upload is None or model.key not in upload.encodings:
+            upload = await self.hub.get_image(image_id)
+            if upload is None:
+                raise ProblemError("image_not_found", f'no picture "{image_id[:100]}"; it may have expired: upload it')
+            self._uploads.put(image_id, upload, len(upload.data) + sum(e.bytes for e in upload.encodings.values()))
+        return _Source(upload.data, upload.encodings.get(model.key), image_id)
 
-def _respond(
-    model: ServedModel, vocabulary: Vocabulary, parameters: Parameters, result: Result, image: np.ndarray | None
-) -> tuple[SegmentResponse, np.ndarray]:
-    names = vocabulary.names
-    label_map = answers.apply_background(result.label_map, result.confidence, names, parameters)
-    parts = parameters.parts
-    response = SegmentResponse(
-        model=model.name,
-        version=model.version,
-        vocabulary=VocabularyInfo(labels=len(names), fingerprint=vocabulary.fingerprint),
-        image=ImageInfo(width=label_map.shape[1], height=label_map.shape[0]),
-        segments=answers.segments(label_map, result.confidence, names, parameters) if "segments" in parts else None,
-        label_map=answers.label_map_part(label_map, names) if "label_map" in parts else None,
-        confidence=answers.confidence_part(result.confidence) if "confidence" in parts else None,
-        overlay=answers.overlay_part(image, label_map, names) if "overlay" in parts and image is not None else None,
-        timings=Timings(queue=0, image=0, text=0, post=0, total=0),
-        cache=CacheUse(image=False, prompts=0, prompts_encoded=0),
-    )
-    return response, label_map
+    async def _keep(self, image_id: str, model: ServedModel, encoded: Encoded) -> None:
+        upload = self._uploads.get(image_id)
+        if upload is not None:
+            upload.encodings[model.key] = encoded
+            self._uploads.put(image_id, upload, len(upload.data) + sum(e.bytes for e in upload.encodings.values()))
+        await self.hub.add_encoding(image_id, model.key, encoded, encoded.bytes)
+
+    def _respond(
+        self,
+        model: ServedModel,
+        vocabulary: Vocabulary,
+        parameters: Parameters,
+        found: Found,
+        source: _Source,
+        image: np.ndarray | None,
+    ) -> tuple[SegmentResponse, np.ndarray]:
+        names, parts, confidence = vocabulary.names, parameters.parts, found.confidence
+        label_map = answers.apply_background(found.label_map, confidence, names, parameters)
+        overlay = None
+        if "overlay" in parts:
+            shown = image if image is not None else pictures.decode(source.data, self.config.limits)
+            overlay = answers.overlay_part(shown, label_map, names)
+        response = SegmentResponse(
+            model=model.name,
+            version=model.version,
+            vocabulary=VocabularyInfo(labels=len(names), fingerprint=vocabulary.fingerprint),
+            image=ImageInfo(width=label_map.shape[1], height=label_map.shape[0]),
+            segments=answers.segments(label_map, confidence, names, parameters) if "segments" in parts else None,
+            label_map=answers.label_map_part(label_map, names) if "label_map" in parts else None,
+            confidence=answers.confidence_part(confidence) if "confidence" in parts else None,
+            overlay=overlay,
+            timings=Timings(queue=0, image=0, text=0, post=0, total=0),
+            cache=CacheUse(image=False, prompts=0, prompts_encoded=0),
+        )
+        return response, label_map
+
+    async def _help(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._helpers, function)
 
 
-def _ms(start: float, stop: float) -> float:
-    return round(1000 * (stop - start), 3)
+def _ms(seconds: float) -> float:
+    return round(1000 * max(seconds, 0.0), 3)

@@ -1,49 +1,334 @@
-"""The models of a replica, by name and version."""
+"""The models of a replica: loaded, warmed up, by name and version."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from ovseg_ray.methods.base import Encoding
 from ovseg_ray.methods.export import DESCRIPTION_FILE, WEIGHTS_FILE
+from ovseg_ray.methods.tiling import TileGrid, Window, segment_band
 from ovseg_ray.segmenter import Segmenter, find_model
+from ovseg_ray.serving import memory
 from ovseg_ray.serving.api import ModelInfo
-from ovseg_ray.serving.config import ServedModelConfig
+from ovseg_ray.serving.batching import Batcher
+from ovseg_ray.serving.config import BatchingConfig, ServedModelConfig, TilesConfig
+from ovseg_ray.serving.encoded import WHOLE, Encoded
 from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.serving.texts import SharedPrompts, Texts
+
+T = TypeVar("T")
+SMALLEST_TILE = 64
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """A loaded model.
+class Prepared:
+    """A picture as the network takes it.
 
     Attributes:
-        name: what clients call it.
-        version: of what stands under that name.
-        segmenter: the model itself.
+        image: (3, h, w) float32.
+        size: (H, W) of the picture itself.
     """
 
-    name: str
-    version: str
-    segmenter: Segmenter
+    image: Tensor
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a picture shows.
+
+    Attributes:
+        label_map: (H, W) uint8, uint16 over 255 labels.
+        confidence: (H, W) float32.
+        encoded: the picture's encoding, if it was to be kept.
+        started: when the model turned to it (time.perf_counter).
+        encoded_at: when the image network was done with it.
+    """
+
+    label_map: np.ndarray
+    confidence: np.ndarray
+    encoded: Encoded | None
+    started: float
+    encoded_at: float
+
+
+@dataclass
+class _Job:
+    """One picture's way through the image network, and through the labels where there are any."""
+
+    image: Tensor
+    inner: tuple[int, int]
+    finish: Callable[[Encoding, float], Any]
+    gone: bool = False  # nobody waits for it any more
+
+
+class ServedModel:
+    """A model that answers many requests at a time.
+
+    Args:
+        name: what clients call it.
+        version: of what stands under that name.
+        segmenter: the model itself, on its device.
+        executor: of one thread, for all that the device does.
+        batching: sizes.
+        tiles: for large pictures.
+        prompts: the cache of all replicas.
+        source: what it was loaded from; see `source_of`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        version: str,
+        segmenter: Segmenter,
+        executor: Executor,
+        batching: BatchingConfig,
+        tiles: TilesConfig,
+        prompts: SharedPrompts,
+        source: Hashable = None,
+    ) -> None:
+        self.name, self.version, self.segmenter = name, version, segmenter
+        self.source = source
+        self.method = segmenter.method
+        self.device = next(self.method.parameters()).device
+        assert self.method.text_encoder is not None
+        self.texts = Texts(self.method.text_encoder, self.device, prompts)
+        self._executor = executor
+        self._largest = batching.max_images
+        self._cost = memory.bytes_per_pixel(self.method, self.device)  # warms up, too
+        self._budget = batching.memory_bytes or memory.budget(self.device)
+        self._tiles = tiles
+        self.batcher: Batcher[_Job, Any] = Batcher(self._run, executor, self.limit)
 
     @classmethod
-    def load(cls, config: ServedModelConfig) -> ServedModel:
+    def load(
+        cls,
+        config: ServedModelConfig,
+        executor: Executor,
+        batching: BatchingConfig,
+        tiles: TilesConfig,
+        prompts: SharedPrompts,
+    ) -> ServedModel:
         """
         Raises:
             UserError: no finished model there, one that does not segment, or no such device.
         """
         directory = find_model(Path(config.run))
         name, version = identity(config)
-        return cls(name, version, Segmenter.load(directory, config.device))
+        segmenter = Segmenter.load(directory, config.device)
+        return cls(name, version, segmenter, executor, batching, tiles, prompts, cls.source_of(config))
+
+    @staticmethod
+    def source_of(config: ServedModelConfig) -> Hashable:
+        """Equal for configurations that load the same files under the same name.
+
+        Raises:
+            UserError: no finished model there.
+        """
+        return (*identity(config), config.device, fingerprint(find_model(Path(config.run))))
 
     @property
-    def device(self) -> torch.device:
-        """Where it runs."""
-        return next(self.segmenter.method.parameters()).device
+    def key(self) -> str:
+        """NAME@VERSION."""
+        return f"{self.name}@{self.version}"
+
+    def limit(self, key: Hashable) -> int:
+        """How many pictures of a shape (h, w) fit into memory at once, within the configured bound."""
+        assert isinstance(key, tuple)
+        fits = int(self._budget // max(1, self._cost * key[0] * key[1]))
+        return max(1, min(self._largest, fits))
+
+    @property
+    def tile_side(self) -> int:
+        """Side of the windows of large pictures: the configured one, smaller where memory is."""
+        step = math.lcm(self.method.pads_to, SMALLEST_TILE)
+        fits = int(math.sqrt(self._budget / max(self._cost, 1e-9)))
+        return max(step, min(self._tiles.side, fits) // step * step)
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """(H, W, 3) uint8 RGB as the network takes it."""
+        return Prepared(self.method.preprocess(image), (image.shape[0], image.shape[1]))
+
+    def grid(self, prepared: Prepared) -> TileGrid | None:
+        """Windows of a picture that is too large for the network; None for others."""
+        height, width = prepared.image.shape[1:]
+        side = self.tile_side
+        if height * width <= max(self._tiles.above_pixels, side * side) and self._fits(height * width):
+            return None
+        return TileGrid.over((height, width), side, min(self._tiles.overlap, side // 4))
+
+    # ---- through the network
+    async def encode(self, prepared: Prepared) -> Encoded:
+        """All that does not depend on labels."""
+        grid = self.grid(prepared)
+        if grid is None:
+            encoding: Encoding = await self._submit(prepared.image, lambda encoding, _: encoding)
+            return Encoded(prepared.size, None, {WHOLE: encoding})
+        windows = [(row, column) for row in range(len(grid.rows)) for column in range(len(grid.columns))]
+        return Encoded(prepared.size, grid, await self._windows(grid, prepared.image, windows))
+
+    async def segment(self, prepared: Prepared, text: Tensor, *, keep: bool = False) -> Found:
+        """The best label of every pixel.
+
+        Args:
+            prepared: the picture.
+            text: (N, D) on the model's device.
+            keep: return the encoding as well.
+        """
+        grid = self.grid(prepared)
+        if grid is not None:
+            if keep:
+                return await self.segment_encoded(await self.encode(prepared), text)
+            return await self._segment_tiles(grid, prepared.size, text, prepared.image, {})
+
+        def finish(encoding: Encoding, started: float) -> Found:
+            encoded_at = time.perf_counter()
+            label_map, confidence = self._labels(encoding, text, prepared.size)
+            encoded = Encoded(prepared.size, None, {WHOLE: encoding}) if keep else None
+            return Found(label_map, confidence, encoded, started, encoded_at)
+
+        found: Found = await self._submit(prepared.image, finish)
+        return found
+
+    async def segment_encoded(self, encoded: Encoded, text: Tensor) -> Found:
+        """As `segment`, of a picture whose encoding is known."""
+        if encoded.grid is not None:
+            found = await self._segment_tiles(encoded.grid, encoded.size, text, None, dict(encoded.windows))
+            return replace(found, encoded=encoded)
+
+        def run() -> Found:
+            started = time.perf_counter()
+            encoding = encoded.windows[WHOLE].to(self.device)
+            label_map, confidence = self._labels(encoding, text, encoded.size)
+            return Found(label_map, confidence, encoded, started, started)
+
+        return await self._in_thread(run)
+
+    async def _segment_tiles(
+        self,
+        grid: TileGrid,
+        size: tuple[int, int],
+        text: Tensor,
+        image: Tensor | None,
+        windows: dict[Window, Encoding],
+    ) -> Found:
+        """Band by band; without the picture itself all windows must be there."""
+        started = time.perf_counter()
+        label_map = np.empty(grid.size, _label_type(len(text)))
+        confidence = np.empty(grid.size, np.float32)
+        for band in grid.bands():
+            if image is not None:
+                for window in [window for window in windows if window[0] < min(band[1])]:
+                    del windows[window]
+                wanted = [(row, column) for row in band[1] for column in range(len(grid.columns))]
+                windows |= await self._windows(grid, image, [window for window in wanted if window not in windows])
+            used = {key: value.to(self.device) for key, value in windows.items() if key[0] in band[1]}
+            strips = segment_band(self.method, grid, used, text, band)
+            while (strip := await self._in_thread(partial(self._strip, strips))) is not None:
+                (top, bottom), labels, certainty = strip
+                label_map[top:bottom], confidence[top:bottom] = labels, certainty
+        if grid.size != size:
+            label_map, confidence = _resized(label_map, confidence, size)
+        return Found(label_map, confidence, None, started, started)
+
+    def _strip(self, strips: Iterator[Any]) -> tuple[tuple[int, int], np.ndarray, np.ndarray] | None:
+        try:
+            with torch.inference_mode():
+                rows, labels, confidence = next(strips)
+        except StopIteration:
+            return None
+        except ValueError as error:
+            raise ProblemError("too_many_labels", f"{error}: ask for fewer, or send a smaller picture") from error
+        return rows, labels.cpu().numpy(), confidence.cpu().numpy()
+
+    async def _windows(self, grid: TileGrid, image: Tensor, windows: Sequence[Window]) -> dict[Window, Encoding]:
+        tasks = [self._submit(grid.cut(image, window), lambda encoding, _: encoding) for window in windows]
+        return dict(zip(windows, await asyncio.gather(*tasks), strict=True))
+
+    async def _submit(self, image: Tensor, finish: Callable[[Encoding, float], T]) -> T:
+        """Through the image network with whatever else waits, then `finish` in the model's thread."""
+        inner = (image.shape[1], image.shape[2])
+        # padded here, so that pictures of several sizes share a batch
+        padded = tuple(length + -length % self.method.pads_to for length in inner)
+        job = _Job(image, inner, finish)
+        try:
+            result: T = await self.batcher.submit(job, padded)
+            return result
+        except asyncio.CancelledError:
+            job.gone = True
+            raise
+
+    def _run(self, jobs: Sequence[_Job]) -> list[Any]:
+        started = time.perf_counter()
+        waiting = [job for job in jobs if not job.gone]
+        results: dict[int, Any] = {}
+        if waiting:
+            try:
+                encodings = self._encode(waiting)
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                return self._run_halves(jobs, error)
+            for index, job in enumerate(waiting):
+                results[id(job)] = self._finish(job, encodings, index, started)
+        return [results.get(id(job)) for job in jobs]
+
+    def _encode(self, jobs: Sequence[_Job]) -> Encoding:
+        height, width = (length + -length % self.method.pads_to for length in jobs[0].inner)
+        images = [
+            F.pad(job.image, (0, width - job.inner[1], 0, height - job.inner[0]), mode="replicate")
+            if job.inner != (height, width)
+            else job.image
+            for job in jobs
+        ]
+        with torch.inference_mode():
+            return self.method.encode(torch.stack(images).to(self.device))
+
+    def _finish(self, job: _Job, encodings: Encoding, index: int, started: float) -> Any:
+        if job.gone:
+            return None
+        # cloned: a view would keep the encodings of the whole batch alive
+        tensors = {name: value[index : index + 1] for name, value in encodings.tensors.items()}
+        if len(next(iter(encodings.tensors.values()))) > 1:
+            tensors = {name: value.clone() for name, value in tensors.items()}
+        try:
+            return job.finish(Encoding(tensors, job.inner), started)
+        except Exception as error:
+            return error
+
+    def _run_halves(self, jobs: Sequence[_Job], error: BaseException) -> list[Any]:
+        """A batch that did not fit, in two; from now on batches are smaller."""
+        if len(jobs) == 1:
+            return [ProblemError("image_too_large", "the picture needs more memory than there is")]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._budget = self._budget // 2
+        half = len(jobs) // 2
+        return [*self._run(jobs[:half]), *self._run(jobs[half:])]
+
+    def _labels(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():
+            found = self.method.segment(encoding, text, size)
+        label_map = found.label_map[0].cpu().numpy().astype(_label_type(len(text)))
+        return label_map, found.confidence[0].float().cpu().numpy()
+
+    def _fits(self, pixels: int) -> bool:
+        return self._cost * pixels <= self._budget
+
+    async def _in_thread(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
 
 
 def identity(config: ServedModelConfig) -> tuple[str, str]:
@@ -76,11 +361,11 @@ class Models:
     def __init__(self, models: Sequence[ServedModel]) -> None:
         self._models = tuple(models)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models)
 
     def get(self, wanted: str | None) -> ServedModel:
-        """The model of "NAME" (its latest version), "NAME@VERSION", or None for the default.
+        """The model of "NAME" (the first of its versions), "NAME@VERSION", or None for the default.
 
         Raises:
             ProblemError: no such model.
@@ -91,19 +376,19 @@ class Models:
         for model in self._models:
             if model.name == name and (not at or model.version == version):
                 return model
-        known = ", ".join(dict.fromkeys(f"{model.name}@{model.version}" if at else model.name for model in self))
+        known = ", ".join(dict.fromkeys(model.key if at else model.name for model in self))
         raise ProblemError("model_not_found", f'no model "{wanted}"; there is {known}')
 
     def describe(self) -> list[ModelInfo]:
         """What `/v1/models` says."""
         found = []
         for position, model in enumerate(self._models):
-            label_sets = model.segmenter.method.label_sets
+            label_sets = model.method.label_sets
             found.append(
                 ModelInfo(
                     name=model.name,
                     version=model.version,
-                    method=model.segmenter.method.name,
+                    method=model.method.name,
                     labels=list(dict.fromkeys(name for labels in label_sets for name in labels.names)),
                     templates=list(model.segmenter.templates),
                     default=position == 0,
@@ -111,3 +396,16 @@ class Models:
                 )
             )
         return found
+
+
+def _label_type(labels: int) -> type[np.unsignedinteger[Any]]:
+    return np.uint8 if labels <= 255 else np.uint16
+
+
+def _resized(label_map: np.ndarray, confidence: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Both at the nearest of their pixels: where a method resizes pictures and they are still large."""
+    rows, columns = (
+        (np.arange(target) * 2 + 1) * source // (2 * target)
+        for source, target in zip(label_map.shape, size, strict=True)
+    )
+    return label_map[rows[:, None], columns], confidence[rows[:, None], columns]

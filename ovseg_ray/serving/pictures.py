@@ -29,7 +29,7 @@ def from_text(text: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ProblemError("invalid_image", f"inputs: not base64 ({error})") from error
+        raise ProblemError("invalid_image", "inputs: neither base64 nor a data URI") from error
 
 
 def check(data: bytes, limits: LimitsConfig) -> tuple[int, int]:

@@ -4,64 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Protocol
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.api import Parameters, VocabularyBody, VocabularyEntry
 from ovseg_ray.serving.api import Vocabulary as StoredVocabulary
+from ovseg_ray.serving.hub import MAX_VOCABULARIES
+from ovseg_ray.serving.hub_client import HubClient
 from ovseg_ray.serving.problems import ProblemError
 from ovseg_ray.vocabulary import Vocabulary
 from ovseg_ray.vocabulary.vocabulary import BARE, Label, shipped_sets
-
-MAX_STORED = 1000
-
-
-class Shelf(Protocol):
-    """Where what clients put is kept: of one process, or shared by all replicas."""
-
-    async def put(self, key: str, value: dict[str, Any]) -> None:
-        """Keep a value."""
-
-    async def get(self, key: str) -> dict[str, Any] | None:
-        """A value, or None."""
-
-    async def delete(self, key: str) -> bool:
-        """Forget a value; whether there was one."""
-
-    async def sizes(self) -> dict[str, int]:
-        """Keys, and the number of labels of each."""
-
-
-class MemoryShelf:
-    """A shelf in this process."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, dict[str, Any]] = {}
-
-    async def put(self, key: str, value: dict[str, Any]) -> None:
-        if key not in self._values and len(self._values) >= MAX_STORED:
-            raise ProblemError("storage_full", f"there are {MAX_STORED} vocabularies; delete one first")
-        self._values[key] = value
-
-    async def get(self, key: str) -> dict[str, Any] | None:
-        return self._values.get(key)
-
-    async def delete(self, key: str) -> bool:
-        return self._values.pop(key, None) is not None
-
-    async def sizes(self) -> dict[str, int]:
-        return {key: len(value["labels"]) for key, value in self._values.items()}
 
 
 class Vocabularies:
     """Vocabularies by id.
 
     Args:
-        shelf: of those that clients put.
+        hub: keeps those that clients put.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
-        self._shelf = shelf
+    def __init__(self, hub: HubClient) -> None:
+        self._hub = hub
 
     async def put(self, key: str, body: VocabularyBody) -> StoredVocabulary:
         """Make or replace a vocabulary.
@@ -71,7 +33,8 @@ class Vocabularies:
         """
         _refuse_shipped(key)
         found = _from_body(body, key)
-        await self._shelf.put(key, body.model_dump(mode="json"))
+        if not await self._hub.put_vocabulary(key, body.model_dump(mode="json")):
+            raise ProblemError("storage_full", f"there are {MAX_VOCABULARIES} vocabularies; delete one first")
         return _described(key, found, body, shipped=False)
 
     async def get(self, key: str) -> StoredVocabulary:
@@ -88,13 +51,13 @@ class Vocabularies:
             ProblemError: a shipped one, or there is none.
         """
         _refuse_shipped(key)
-        if not await self._shelf.delete(key):
+        if not await self._hub.delete_vocabulary(key):
             raise _unknown(key)
 
     async def list(self) -> Sequence[VocabularyEntry]:
         """All of them, shipped ones first."""
         shipped = [VocabularyEntry(id=key, labels=len(_shipped(key)), shipped=True) for key in shipped_sets()]
-        stored = (await self._shelf.sizes()).items()
+        stored = (await self._hub.list_vocabularies()).items()
         return [*shipped, *(VocabularyEntry(id=key, labels=size, shipped=False) for key, size in sorted(stored))]
 
     async def asked(self, parameters: Parameters, templates: Sequence[str]) -> Vocabulary:
@@ -121,7 +84,7 @@ class Vocabularies:
     async def _body(self, key: str) -> VocabularyBody:
         if key in shipped_sets():
             return _to_body(_shipped(key))
-        stored = await self._shelf.get(key)
+        stored = await self._hub.get_vocabulary(key)
         if stored is None:
             raise _unknown(key)
         return VocabularyBody.model_validate(stored)

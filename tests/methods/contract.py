@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg_ray.data.sample import DecodedSample
@@ -159,6 +161,32 @@ class MethodContract(ABC):
         encoding, text = method.encode(self.inputs(method, size)), self.text(method, labels)
         for target in {size, (size[0] * 2 + 1, max(1, size[1] // 2))}:
             self.check_segment(method, encoding, text, target)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("size", SIZES)
+    def test_dense_scores_are_those_that_segment_streams_over(self, size: tuple[int, int]) -> None:
+        method = self.method().eval()
+        encoding, text = method.encode(self.inputs(method, size)), self.text(method, 5)
+        for target in (size, (size[0] * 2 + 1, max(1, size[1] // 2))):
+            dense = method.dense_scores(encoding, text, target)
+            torch.testing.assert_close(dense, self.upsampled(method, encoding, text, target), atol=1e-4, rtol=1e-4)
+            rows = (target[0] // 3, target[0] // 2 + 1)
+            part = method.dense_scores(encoding, text, target, rows)
+            torch.testing.assert_close(part, dense[:, :, rows[0] : rows[1]], atol=1e-5, rtol=1e-5)
+            if not method.labels_interact:
+                alone = method.dense_scores(encoding, text[3:4], target)
+                torch.testing.assert_close(alone, dense[:, 3:4], atol=1e-4, rtol=1e-4)
+
+    @torch.no_grad()
+    def test_padding_may_be_done_before(self) -> None:
+        method = self.method().eval()
+        image, text = self.inputs(method, (37, 65)), self.text(method, 5)
+        right, bottom = -65 % method.pads_to, -37 % method.pads_to
+        padded = method.encode(F.pad(image, (0, right, 0, bottom), mode="replicate"))
+        found = method.segment(replace(padded, size=(37, 65)), text, (37, 65))
+        expected = method.segment(method.encode(image), text, (37, 65))
+        assert torch.equal(found.label_map, expected.label_map)
+        assert torch.equal(found.confidence, expected.confidence)
 
     def check_segment(self, method: Method, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> None:
         """`segment` against the argmax and softmax of dense scores."""

@@ -8,9 +8,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import encoded, picture
 from PIL import Image
 from pycocotools import mask as coco_mask
+from serving_tools import encoded, picture
 from starlette.testclient import TestClient
 
 from ovseg_ray.serving.engine import Engine

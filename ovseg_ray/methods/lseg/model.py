@@ -19,7 +19,7 @@ from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.losses import cross_entropy_sum, lovasz_softmax, pixel_weight
 from ovseg_ray.methods.lseg.reference import half_pixels, half_text, rounded
 from ovseg_ray.methods.lseg.resampling import upsample_scores
-from ovseg_ray.methods.lseg.streaming import segment
+from ovseg_ray.methods.lseg.streaming import dense_rows, segment
 from ovseg_ray.methods.lseg.transform import Normalisation, PlainTransform, TrainingTransform
 from ovseg_ray.networks import FusionDecoder, build_image_encoder, image_normalisation
 from ovseg_ray.vocabulary import TextEncoder, Vocabulary
@@ -190,12 +190,25 @@ class LSeg(Method):
         return self._scores(encoding, text)
 
     @property
+    def pads_to(self) -> int:
+        return self.encoder.strides[-1]
+
+    @property
     def labels_interact(self) -> bool:  # type: ignore[override]
         """Whether the head block takes a maximum over labels."""
         return self.block is not None and self.block.needs_maximum
 
-    def dense_scores(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Tensor:
-        return self._upsample(self._scores(encoding, text), encoding, size)
+    def dense_scores(
+        self, encoding: Encoding, text: Tensor, size: tuple[int, int], rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        if rows is None:
+            return self._upsample(self._scores(encoding, text), encoding, size)
+        with _float32(text):
+            weight, bias = self._label_projection(text)
+            features, inverse_norm = encoding.tensors["features"], encoding.tensors["inverse_norm"]
+            return dense_rows(
+                features, inverse_norm, weight, bias, self.block, encoding.size, size, rows, half=self.config.reference
+            )
 
     @torch.no_grad()
     def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ovseg_ray.methods.base import Segmentation
+from ovseg_ray.methods.distinct import distinct_rows
 from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.resampling import Axis
 
@@ -84,7 +85,7 @@ def segment_image(
     Returns:
         (H, W) int64 and (H, W) float32.
     """
-    first, counts = _distinct(torch.cat([weight, bias[:, None]], dim=1))
+    first, counts = distinct_rows(torch.cat([weight, bias[:, None]], dim=1))
     repeated = len(first) < len(weight)
     chunks: list[Chunk] = [
         (weight[part], bias[part], part, count.to(weight) if repeated else None)
@@ -162,17 +163,44 @@ def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical:
         yield scores[0, :, rows[0] - outer[0] : rows[1] - outer[0]]
 
 
-def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the first of each set of equal rows, ascending, and the size of each set.
+def dense_rows(
+    features: Tensor,
+    inverse_norm: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    block: HeadBlock | None,
+    inner: tuple[int, int],
+    size: tuple[int, int],
+    rows: tuple[int, int],
+    half: bool = False,
+) -> Tensor:
+    """Scores of some rows at full size, of all the labels given; arguments as of `segment`.
 
-    Equal labels must tie exactly, which products computed in different chunks do not promise: so they are computed
-    once, for the first of them.
+    Args:
+        rows: first and one past the last.
+
+    Returns:
+        (B, N, rows, W) float32.
     """
-    _, group, sizes = torch.unique(rows, dim=0, return_inverse=True, return_counts=True)
-    positions = torch.arange(len(rows), device=rows.device)
-    first = torch.full_like(sizes, len(rows)).scatter_reduce(0, group, positions, "amin")
-    order = first.argsort()
-    return first[order], sizes[order]
+    vertical, horizontal = _axes(features, inverse_norm, inner, size)
+    vertical = vertical.part(*rows)
+    start, _ = vertical.span()
+    vertical = vertical.shifted(start)
+    labels = torch.arange(len(weight), device=weight.device)
+    found = []
+    for z, norm in zip(features.float(), inverse_norm.float(), strict=True):
+        grid = ScoreGrid(z.contiguous(), norm[0], block, half)
+        (scores,) = _half_resolution(grid, [(weight, bias, labels, None)], start, vertical)
+        found.append(vertical.sample(horizontal.sample_columns(scores), 1))
+    return torch.stack(found)
+
+
+def _axes(features: Tensor, inverse_norm: Tensor, inner: tuple[int, int], size: tuple[int, int]) -> tuple[Axis, Axis]:
+    vertical, horizontal = (
+        Axis.to_pixels(source, 2 * source, kept, target, features.device)
+        for source, kept, target in zip(inverse_norm.shape[2:], inner, size, strict=True)
+    )
+    return vertical, horizontal
 
 
 def segment(
@@ -197,10 +225,7 @@ def segment(
         size: (H, W) wanted.
         half: round half-resolution scores to half precision; `features` are at that resolution then.
     """
-    axes = [
-        Axis.to_pixels(source, 2 * source, kept, target, features.device)
-        for source, kept, target in zip(inverse_norm.shape[2:], inner, size, strict=True)
-    ]
+    axes = _axes(features, inverse_norm, inner, size)
     images = [
         segment_image(ScoreGrid(z.contiguous(), norm[0], block, half), weight, bias, *axes)
         for z, norm in zip(features.float(), inverse_norm.float(), strict=True)

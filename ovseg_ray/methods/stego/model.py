@@ -218,6 +218,19 @@ class Stego(Method):
             shares = upsampled(self._shares(encoding), encoding.size, self._padded(codes), size)
             return segment_shares(shares, self._label_weights(text))
 
+    @property
+    def pads_to(self) -> int:
+        return self.backbone.multiple
+
+    @torch.no_grad()
+    def dense_scores(
+        self, encoding: Encoding, text: Tensor, size: tuple[int, int], rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        with torch.autocast(text.device.type, enabled=False):
+            shares = upsampled(self._shares(encoding), encoding.size, self._padded(encoding.tensors["codes"]), size)
+            shares = shares if rows is None else shares[:, :, rows[0] : rows[1]]
+            return torch.einsum("bkhw,nk->bnhw", shares, self._label_weights(text))
+
     def _shares(self, encoding: Encoding) -> Tensor:
         """(B, K, h, w) of each cluster."""
         return (NAMING_ALPHA * self.cluster_probe.cosines(encoding.tensors["codes"].float())).softmax(1)

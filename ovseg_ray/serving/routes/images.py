@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from ovseg_ray.serving import pictures
 from ovseg_ray.serving.api import UploadRequest, UploadResponse
+from ovseg_ray.serving.openapi import TINY, ref
 from ovseg_ray.serving.requests import read_picture, validate
 from ovseg_ray.serving.routes import EngineDep
 
@@ -18,7 +18,7 @@ BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": UploadRequest.model_json_schema()},
+            "application/json": {"schema": ref(UploadRequest), "example": {"inputs": TINY}},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -35,10 +35,10 @@ BODY: dict[str, Any] = {
 @router.post("/v1/images", status_code=201, openapi_extra=BODY)
 async def upload(request: Request, engine: EngineDep) -> UploadResponse:
     """Keep a picture and all that does not depend on labels; asking for its id then costs only the text side."""
-    picture, fields = await read_picture(request)
-    asked = validate(UploadRequest, {"inputs": "", **fields})
-    data = picture if isinstance(picture, bytes) else pictures.from_text(picture)
-    return await engine.upload(data, asked.model)
+    with engine.admitted():
+        picture, fields = await read_picture(request)
+        asked = validate(UploadRequest, {"inputs": "", **fields})
+        return await engine.upload(await engine.fetch(picture), asked.model)
 
 
 @router.delete("/v1/images/{id}", status_code=204)

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from ovseg_ray.data.sample import encode_mask
-from ovseg_ray.serving import pictures
 from ovseg_ray.serving.api import BatchLine, Parameters, SegmentRequest, SegmentResponse
 from ovseg_ray.serving.engine import Engine
+from ovseg_ray.serving.openapi import TINY, ref
 from ovseg_ray.serving.problems import ProblemError
 from ovseg_ray.serving.requests import Ask, read_segment
 from ovseg_ray.serving.routes import EngineDep
@@ -33,41 +33,57 @@ def _body() -> dict[str, Any]:
         }.items()
     ]
     content = {
-        "application/json": {"schema": SegmentRequest.model_json_schema()},
+        "application/json": {
+            "schema": ref(SegmentRequest),
+            "example": {"inputs": TINY, "parameters": {"candidate_labels": ["sky", ["car", "automobile"]]}},
+        },
         "multipart/form-data": {"schema": {"type": "object", "properties": form}},
         "image/*": {"schema": picture},
     }
     return {"parameters": query, "requestBody": {"required": False, "content": content}}
 
 
-@router.post("/v1/segment", response_model=SegmentResponse, openapi_extra=_body())
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "image/png": {"schema": {"type": "string", "format": "binary"}},
+            NDJSON: {"schema": ref(BatchLine)},
+        }
+    }
+}
+
+
+@router.post("/v1/segment", response_model=SegmentResponse, responses=_ANSWERS, openapi_extra=_body())
 async def segment(request: Request, engine: EngineDep) -> Response:
     """Label every pixel with the best of the labels asked for.
 
     `Accept: image/png` gives the bare label map. A list of pictures is answered as NDJSON, a line for each as it is
     done.
     """
-    ask = await read_segment(request, engine.config.limits)
-    if ask.many:
-        return StreamingResponse(_lines(ask, engine, request.state.request_id), media_type=NDJSON)
-    data = _bytes(ask.pictures[0]) if ask.pictures else None
-    answer = await engine.segment(data, ask.image_id, ask.parameters)
-    if "image/png" in request.headers.get("accept", ""):
+    with engine.admitted():
+        ask = await read_segment(request, engine.config.limits)
+        if not ask.many:
+            return await _one(ask, engine, request)
+    return StreamingResponse(_lines(ask, engine, request.state.request_id), media_type=NDJSON)
+
+
+async def _one(ask: Ask, engine: Engine, request: Request) -> Response:
+    bare = "image/png" in request.headers.get("accept", "")
+    parameters = ask.parameters.model_copy(update={"parts": []}) if bare else ask.parameters
+    data = await engine.fetch(ask.pictures[0]) if ask.pictures else None
+    answer = await engine.segment(data, ask.image_id, parameters)
+    if bare:
         return Response(encode_mask(answer.label_map), media_type="image/png")
     answer.response.request_id = request.state.request_id
-    return JSONResponse(answer.response.model_dump(exclude_none=True))
+    return Response(answer.response.model_dump_json(exclude_none=True), media_type="application/json")
 
 
 async def _lines(ask: Ask, engine: Engine, request_id: str) -> AsyncIterator[str]:
-    for index, picture in enumerate(ask.pictures):
-        try:
-            answer = await engine.segment(_bytes(picture), None, ask.parameters)
-            answer.response.request_id = request_id
-            line = BatchLine(index=index, result=answer.response)
-        except ProblemError as error:
-            line = BatchLine(index=index, error=error.problem(request_id))
-        yield line.model_dump_json(exclude_none=True) + "\n"
-
-
-def _bytes(picture: bytes | str) -> bytes:
-    return picture if isinstance(picture, bytes) else pictures.from_text(picture)
+    with engine.admitted():  # until the last line
+        async for index, answer in engine.segment_many(ask.pictures, ask.parameters):
+            if isinstance(answer, ProblemError):
+                line = BatchLine(index=index, error=answer.problem(request_id))
+            else:
+                answer.response.request_id = request_id
+                line = BatchLine(index=index, result=answer.response)
+            yield line.model_dump_json(exclude_none=True) + "\n"

@@ -1,0 +1,171 @@
+"""The endpoint on Ray Serve: replicas share what they know, are killed and replaced, take new models in place."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from serving_tools import encoded, make_run, picture
+
+from ovseg_ray.serving.config import ScalingConfig, ServingConfig
+
+pytestmark = pytest.mark.ray
+ASK = {"candidate_labels": "sky, grass, a red car"}
+DATA = encoded(picture())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def serving(*runs: Path) -> ServingConfig:
+    return ServingConfig.model_validate({"models": [{"run": str(run), "device": "cpu"} for run in runs]})
+
+
+@pytest.fixture(scope="module")
+def start(ray_cluster: None) -> Iterator[Callable[[ServingConfig], None]]:
+    """Deploys two replicas of a configuration, or reconfigures those that are there."""
+    from ray import serve
+
+    from ovseg_ray.serving.deployment import endpoint
+    from ovseg_ray.serving.hub_actor import stop_hub
+
+    scaling = ScalingConfig(min_replicas=2, max_replicas=2, num_cpus=0.5, drain_s=10)
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+
+    def deploy(config: ServingConfig) -> None:
+        serve.run(endpoint(scaling, config), name="test", route_prefix="/", _blocking=True)
+
+    deploy.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
+    yield deploy
+    serve.shutdown()
+    stop_hub("test")
+
+
+@pytest.fixture(scope="module")
+def http(start: Any, run: Path) -> Iterator[httpx.Client]:
+    start(serving(run))
+    with httpx.Client(base_url=start.url, timeout=60) as client:
+        yield client
+
+
+def segment(client: httpx.Client, **params: str) -> Any:
+    content = None if "image_id" in params else DATA
+    return client.post("/v1/segment", params={**ASK, **params}, content=content)
+
+
+def replicas(client: httpx.Client) -> set[str]:
+    """Replicas that answered, of those that told their metrics."""
+    return {
+        line.split('replica="')[1].split('"')[0]
+        for line in client.get("/metrics").text.splitlines()
+        if "replica=" in line
+    }
+
+
+def pids() -> list[int]:
+    import ray
+    from ray.util.state import list_actors
+
+    found = [a for a in list_actors(limit=1000) if a.state == "ALIVE" and "ServeReplica:test" in a.class_name]
+    assert ray.is_initialized()
+    return [actor.pid for actor in found]
+
+
+def test_replicas_share_uploads_vocabularies_and_prompts(http: httpx.Client) -> None:
+    upload = http.post("/v1/images", content=DATA).json()
+    assert http.put("/v1/vocabularies/mine", json={"labels": ["sky", ["car", "automobile"]]}).status_code == 200
+    fresh = segment(http).json()
+    encoded_prompts = 0
+    # as many as make both replicas answer
+    for _ in range(40):
+        answer = segment(http, image_id=upload["id"])
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["cache"]["image"]
+        assert answer.json()["segments"] == fresh["segments"]
+        encoded_prompts += answer.json()["cache"]["prompts_encoded"]
+        named = http.post("/v1/segment", params={"vocabulary": "mine"}, content=DATA)
+        assert named.json()["vocabulary"]["id"] == "mine"
+        if len(replicas(http)) == 2:
+            break
+    assert len(replicas(http)) == 2
+    assert encoded_prompts == 0, "the fresh request encoded them, for both replicas"
+    assert len(answer.headers.get_list("x-request-id")) == 1
+    assert http.delete(f"/v1/images/{upload['id']}").status_code == 204
+    assert http.delete("/v1/vocabularies/mine").status_code == 204
+
+
+@pytest.mark.chaos
+def test_a_killed_replica_and_a_swap_under_load_cost_no_request(
+    http: httpx.Client, start: Any, run: Path, tmp_path: Path
+) -> None:
+    new = make_run(tmp_path / "lseg", seed=7)
+    stop = threading.Event()
+    versions: list[str] = []
+    lost: list[str] = []
+    retried = 0
+
+    def ask() -> None:
+        nonlocal retried
+        with httpx.Client(base_url=start.url, timeout=60) as client:
+            while not stop.is_set():
+                for _ in range(20):  # what clients do: all requests may be repeated
+                    try:
+                        answer = segment(client)
+                    except httpx.TransportError:
+                        answer = None
+                    if answer is not None and answer.status_code == 200:
+                        versions.append(answer.json()["version"])
+                        break
+                    retried += 1
+                    time.sleep(0.2)
+                else:
+                    lost.append(answer.text if answer is not None else "no answer")
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(1)
+        before = pids()
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        time.sleep(1)
+        start(serving(new, run))
+        deadline = time.monotonic() + 60
+        while set(pids()) & set(before) == set(before) or len(pids()) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        time.sleep(1)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not lost
+    assert before[1] in pids(), "a swap starts no new process"
+    assert len(set(versions)) == 2
+    assert len(set(versions[-3:])) == 1
+    both = http.get("/v1/models").json()["models"]
+    assert [model["version"] for model in both] == list(dict.fromkeys(reversed(versions)))
+    assert retried < 60, "retries were few"
+    last = segment(http).json()
+    assert last["version"] == both[0]["version"]
+
+
+def test_a_mistake_in_a_swap_changes_nothing(http: httpx.Client, start: Any, run: Path) -> None:
+    known = http.get("/v1/models").json()
+    start(ServingConfig.model_validate({"models": [{"run": "/nowhere"}]}))
+    assert http.get("/v1/models").json() == known
+    assert np.isfinite(segment(http).json()["timings"]["total"])

@@ -1,0 +1,288 @@
+"""What the engine promises, without HTTP: batches, caches, deadlines, admission, swapping models, tiles."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from serving_tools import WORDS, encoded, make_run, picture
+
+from ovseg_ray.errors import UserError
+from ovseg_ray.serving.api import Parameters
+from ovseg_ray.serving.config import ServingConfig
+from ovseg_ray.serving.engine import Answer, Engine
+from ovseg_ray.serving.hub import Hub
+from ovseg_ray.serving.hub_client import LocalHub
+from ovseg_ray.serving.problems import ProblemError
+
+LABELS = ["sky", "grass", "a red car"]
+
+
+def parameters(**values: Any) -> Parameters:
+    return Parameters.model_validate({"candidate_labels": LABELS, "return": ["confidence"], **values})
+
+
+def make(run: Path, hub: LocalHub | None = None, **changes: Any) -> Engine:
+    config = ServingConfig.model_validate({"models": [{"run": str(run), "device": "cpu"}], **changes})
+    engine = Engine(lambda _: hub) if hub else Engine()
+    engine.load(config)
+    return engine
+
+
+class Blocked:
+    """Holds the model's thread within the block."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._go = engine, threading.Event()
+
+    def __enter__(self) -> Blocked:
+        self._engine._model_thread.submit(self._go.wait, 10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()
+
+
+def test_batched_answers_equal_single_ones(run: Path) -> None:
+    engine = make(run)
+    sizes: list[int] = []
+    engine.models.get(None).batcher.on_batch = lambda size, seconds: sizes.append(size)
+    # 37 x 65 and 40 x 70 pad to the same shape and share batches; 64 x 64 does not
+    pictures = [picture(*size, seed=seed) for seed, size in enumerate([(37, 65), (40, 70), (64, 64)] * 4)]
+    labels = [LABELS, ["sky", "car"], WORDS[5:]] * 4
+
+    async def ask() -> list[Answer]:
+        with Blocked(engine):
+            tasks = [
+                asyncio.create_task(engine.segment(encoded(image), None, parameters(candidate_labels=names)))
+                for image, names in zip(pictures, labels, strict=True)
+            ]
+            while engine.models.get(None).batcher.waiting < 10:
+                await asyncio.sleep(0.01)
+        return await asyncio.gather(*tasks)
+
+    batched = asyncio.run(ask())
+    assert max(sizes) >= 4, sizes
+    for image, names, answer in zip(pictures, labels, batched, strict=True):
+        alone = engine.models.get(None).segmenter.segment(image, names)
+        assert (answer.label_map == alone.label_map).mean() > 0.999  # rounding may decide a near tie either way
+        assert answer.response.confidence is not None
+        certain = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer.response.confidence.png))))
+        assert np.abs(certain - alone.confidence * 255).max() <= 0.51
+        single = asyncio.run(engine.segment(encoded(image), None, parameters(candidate_labels=names)))
+        assert np.array_equal(single.label_map, alone.label_map)
+
+
+def test_a_known_label_calls_no_text_tower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = LocalHub(Hub(2**20, 60))
+    first, second = make(run, hub), make(run, hub)
+    towers = [engine.models.get(None).method.text_encoder for engine in (first, second)]
+    asked: list[Sequence[str]] = []
+    for tower in towers:
+        real = tower.encode
+        monkeypatch.setattr(tower, "encode", lambda texts, real=real: (asked.append(list(texts)), real(texts))[1])
+    caches = []
+    for engine, names in [(first, LABELS), (first, LABELS), (first, ["grass", "sky"]), (second, ["sky", "car"])]:
+        answer = asyncio.run(engine.segment(encoded(picture()), None, parameters(candidate_labels=names)))
+        caches.append((answer.response.cache.prompts, answer.response.cache.prompts_encoded))
+    assert asked == [LABELS, ["car"]], "the second replica knows sky from the first"
+    assert caches == [(0, 3), (3, 0), (2, 0), (1, 1)]
+
+
+def test_an_upload_is_known_to_other_replicas_and_other_models(tmp_path: Path, run: Path) -> None:
+    hub = LocalHub(Hub(2**30, 60))
+    other = make_run(tmp_path / "other", seed=1)
+    models = {"models": [{"run": str(run)}, {"run": str(other)}]}
+    first, second = make(run, hub, **models), make(run, hub, **models)
+    upload = asyncio.run(first.upload(encoded(picture()), None))
+    assert (upload.height, upload.width) == (37, 65)
+    known = asyncio.run(second.segment(None, upload.id, parameters()))
+    assert known.response.cache.image
+    for name, expected in (("other", False), ("other", True)):
+        answer = asyncio.run(second.segment(None, upload.id, parameters(model=name)))
+        assert answer.response.cache.image is expected
+        fresh = asyncio.run(first.segment(encoded(picture()), None, parameters(model=name)))
+        assert np.array_equal(answer.label_map, fresh.label_map)
+    asyncio.run(first.forget(upload.id))
+    with pytest.raises(ProblemError) as caught:
+        asyncio.run(first.segment(None, upload.id, parameters()))
+    assert caught.value.code == "image_not_found"
+
+
+def test_an_upload_without_room_is_refused(run: Path) -> None:
+    engine = make(run, images={"bytes": 10_000})
+    with pytest.raises(ProblemError) as caught:
+        asyncio.run(engine.upload(encoded(picture()), None))
+    assert caught.value.code == "storage_full"
+
+
+def test_a_deadline_cancels_what_waits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run)
+    method = engine.models.get(None).method
+    real, sizes = method.encode, []
+    monkeypatch.setattr(method, "encode", lambda images: (sizes.append(len(images)), real(images))[1])
+
+    async def ask() -> None:
+        patient = parameters()
+        with Blocked(engine):
+            # the first is the model's already, the others wait
+            tasks = [asyncio.create_task(engine.segment(encoded(picture()), None, patient)) for _ in range(3)]
+            await asyncio.sleep(0.2)
+            hasty = [
+                asyncio.create_task(engine.segment(encoded(picture()), None, parameters(deadline_ms=200)))
+                for _ in range(5)
+            ]
+            for error in await asyncio.gather(*hasty, return_exceptions=True):
+                assert isinstance(error, ProblemError)
+                assert (error.code, error.status) == ("deadline_exceeded", 504)
+        await asyncio.gather(*tasks)
+
+    asyncio.run(ask())
+    assert sizes == [1, 2], "what nobody waits for is not computed"
+
+
+def test_a_client_may_shorten_the_deadline_and_not_lengthen_it(run: Path) -> None:
+    engine = make(run, limits={"deadline_ms": 100})
+
+    async def ask() -> None:
+        with Blocked(engine), pytest.raises(ProblemError, match="100 ms"):
+            await engine.segment(encoded(picture()), None, parameters(deadline_ms=10_000))
+
+    asyncio.run(ask())
+
+
+def test_too_many_requests_are_refused_with_a_time_to_come_back(run: Path) -> None:
+    engine = make(run, limits={"requests": 2})
+    with engine.admitted(), engine.admitted():
+        with pytest.raises(ProblemError) as caught, engine.admitted():
+            pass
+        assert (caught.value.code, caught.value.status) == ("overloaded", 429)
+        assert int(caught.value.headers["Retry-After"]) >= 1
+    with engine.admitted():
+        pass
+    engine.draining = True
+    with pytest.raises(ProblemError) as caught, engine.admitted():
+        pass
+    assert (caught.value.code, caught.value.status) == ("unavailable", 503)
+    assert "Retry-After" in caught.value.headers
+
+
+def test_models_are_swapped_under_a_request(run: Path, tmp_path: Path) -> None:
+    engine = make(run)
+    old = engine.models.get(None)
+    new = make_run(tmp_path / "new", seed=5)
+    both = engine.config.model_copy(
+        update={
+            "models": [
+                engine.config.models[0].model_copy(update={"run": str(new), "name": "lseg"}),
+                *engine.config.models,
+            ]
+        }
+    )
+
+    async def ask() -> tuple[Answer, Answer, Answer]:
+        with Blocked(engine):
+            before = asyncio.create_task(engine.segment(encoded(picture()), None, parameters()))
+            await asyncio.sleep(0.1)
+            engine.load(both)
+            after = asyncio.create_task(engine.segment(encoded(picture()), None, parameters()))
+            named = asyncio.create_task(engine.segment(encoded(picture()), None, parameters(model=old.key)))
+        return await before, await after, await named
+
+    before, after, named = asyncio.run(ask())
+    assert before.response.version == named.response.version == old.version
+    assert after.response.version != old.version
+    assert np.array_equal(before.label_map, named.label_map)
+    assert engine.models.get(old.key) is old, "what stays is not loaded again"
+    with pytest.raises(UserError):
+        engine.load(both.model_copy(update={"models": [both.models[0].model_copy(update={"run": "/nowhere"})]}))
+    assert len(engine.models.describe()) == 2, "a swap that fails changes nothing"
+
+
+def test_large_pictures_go_through_windows(run: Path) -> None:
+    engine = make(run, tiles={"above_pixels": 4096, "side": 64, "overlap": 16})
+    whole = make(run)
+    image = picture(150, 230)
+    tiled = asyncio.run(engine.segment(encoded(image), None, parameters()))
+    plain = asyncio.run(whole.segment(encoded(image), None, parameters()))
+    assert tiled.label_map.shape == (150, 230)
+    assert (tiled.label_map == plain.label_map).mean() > 0.8
+    upload = asyncio.run(engine.upload(encoded(image), None))
+    again = asyncio.run(engine.segment(None, upload.id, parameters()))
+    assert np.array_equal(again.label_map, tiled.label_map)
+    assert again.response.cache.image
+
+
+def test_windows_hold_few_encodings_at_a_time(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run, tiles={"above_pixels": 4096, "side": 64, "overlap": 16})
+    model = engine.models.get(None)
+    most = 0
+    real = model._windows
+
+    async def counted(grid: Any, image: Any, windows: Any) -> Any:
+        nonlocal most
+        most = max(most, len(windows))
+        return await real(grid, image, windows)
+
+    monkeypatch.setattr(model, "_windows", counted)
+    asyncio.run(engine.segment(encoded(picture(1000, 100)), None, parameters()))
+    assert most <= 2 * 2, "no more than two rows of windows are asked for together"
+
+
+def test_a_deadline_stops_windows_half_way(run: Path) -> None:
+    engine = make(run, tiles={"above_pixels": 4096, "side": 64, "overlap": 0})
+    model = engine.models.get(None)
+    done: list[int] = []
+    model.batcher.on_batch = lambda size, seconds: done.append(size)
+    with pytest.raises(ProblemError) as caught:
+        asyncio.run(engine.segment(encoded(picture(2000, 2000)), None, parameters(deadline_ms=300)))
+    assert caught.value.code == "deadline_exceeded"
+    assert sum(done) < (2000 // 64) ** 2
+
+
+def test_batches_are_as_large_as_memory_allows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(run).models.get(None)
+    assert model._cost > 0
+    model._budget = int(model._cost * 64 * 64 * 3)
+    assert model.limit((64, 64)) == 3
+    assert model.limit((640, 640)) == 1
+    model._budget = 2**40
+    assert model.limit((64, 64)) == 16
+
+
+def test_a_batch_that_does_not_fit_is_halved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run)
+    model = engine.models.get(None)
+    real, sizes = model.method.encode, []
+
+    def encode(images: torch.Tensor) -> Any:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return real(images)
+
+    monkeypatch.setattr(model.method, "encode", encode)
+
+    async def ask() -> list[Answer]:
+        with Blocked(engine):
+            tasks = [
+                asyncio.create_task(engine.segment(encoded(picture(seed=seed)), None, parameters()))
+                for seed in range(9)
+            ]
+            while model.batcher.waiting < 6:
+                await asyncio.sleep(0.01)
+        return await asyncio.gather(*tasks)
+
+    answers = asyncio.run(ask())
+    assert len(answers) == 9
+    assert max(sizes) > 2
+    assert all(answer.response.image.width == 65 for answer in answers)
