@@ -14,6 +14,10 @@ EXAMPLES = (
     'ovseg-ray predict runs/lseg-vitl16 photo.jpg --labels "sky, grass, other" --out predictions',
     "ovseg-ray convert lseg ade20k.ckpt runs/bottleneck --head-block bottleneck --block-depth 2",
 )
+STEGO_EXAMPLES = (
+    "ovseg-ray convert stego cocostuff27_vit_base_5.ckpt runs/stego-vitb8",
+    "ovseg-ray evaluate runs/stego-vitb8 --data labelled --out result.json --crf",
+)
 
 
 def lseg(
@@ -74,6 +78,35 @@ def lseg(
             "encoder": config.encoder.name,
             "head_block": config.head_block.kind,
             "joint_width": config.joint_width,
+            "entries": conversion.entries,
+            "dropped": conversion.dropped,
+        }
+    )
+
+
+def stego(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="Of the paper's published code: .ckpt (Lightning) or .safetensors."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Run directory to write; new or empty.")],
+    debug: Debug = False,
+) -> None:
+    """Turn a checkpoint of the published STEGO code into a run for evaluate, name and ovseg_ray.load.
+
+    Sizes are read from its tensors. Tensors that the output never depends on are dropped, and named.
+    """
+    from ovseg_ray.methods.stego.original import convert
+
+    run, conversion = convert(checkpoint, out)
+    config = conversion.method.config
+    emit(
+        {
+            "run": str(run.path),
+            "model": str(run.model),
+            "encoder": config.encoder.architecture,
+            "width": config.width,
+            "clusters": config.clusters + config.extra_clusters,
             "entries": conversion.entries,
             "dropped": conversion.dropped,
         }

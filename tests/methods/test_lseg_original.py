@@ -23,10 +23,10 @@ from torch import Tensor
 import ovseg_ray
 from ovseg_ray.config import read_yaml
 from ovseg_ray.errors import UserError
+from ovseg_ray.methods.checkpoint_file import read_checkpoint
 from ovseg_ray.methods.export import describe_model
 from ovseg_ray.methods.lseg import LSeg
 from ovseg_ray.methods.lseg.original import Untold, convert, convert_state
-from ovseg_ray.methods.lseg.original.checkpoint import read_checkpoint
 from ovseg_ray.methods.lseg.original.layout import RENAMES, original_key, own_key
 from ovseg_ray.run_directory import RunDirectory
 from ovseg_ray.vocabulary import Vocabulary

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovseg_ray.errors import UserError
+from ovseg_ray.methods.checkpoint_file import read_checkpoint
 from ovseg_ray.methods.export import save_model
-from ovseg_ray.methods.lseg.original.checkpoint import read_checkpoint
 from ovseg_ray.methods.lseg.original.network import Conversion, Untold, convert_state
 from ovseg_ray.run_directory import RunDirectory, write_atomically
 from ovseg_ray.vocabulary import Vocabulary

@@ -1,4 +1,4 @@
-"""Reading a checkpoint file: tensors by their original key, and what the training wrote of its settings."""
+"""Checkpoint files of other programs: tensors by their original key, and what a training wrote of its settings."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     inner = content.get("state_dict", content)
     state = {key: value for key, value in inner.items() if isinstance(value, Tensor)} if _is_mapping(inner) else {}
     if not state:
-        raise UserError(f"{path}: holds no weights (no 'state_dict' of tensors); give a checkpoint of LSeg")
+        raise UserError(f"{path}: holds no weights (no 'state_dict' of tensors); give a checkpoint")
     settings = content.get(SETTINGS) or {}
     values = dict(settings) if _is_mapping(settings) else dict(vars(settings))
     return Checkpoint(path, {key.removeprefix(PREFIX): value for key, value in state.items()}, values)
