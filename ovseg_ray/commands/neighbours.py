@@ -1,4 +1,4 @@
-"""`ovseg-ray neighbours build`."""
+"""`ovseg-ray neighbours`: build, serve, query, add."""
 
 from __future__ import annotations
 
@@ -18,13 +18,21 @@ EXAMPLES = (
 )
 
 
+SERVE_EXAMPLES = ("ovseg-ray neighbours serve features index",)
+QUERY_EXAMPLES = ("ovseg-ray neighbours query index 000000000001 --k 7 --address auto",)
+ADD_EXAMPLES = ("ovseg-ray neighbours add index new-features --address auto",)
+
+Features = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FEATURES", help="A feature store, a bare .npy (N, D), or parquet with image_id and vector."
+    ),
+]
+IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of the index of 'neighbours serve'.")]
+
+
 def build(
-    features: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FEATURES", help="A feature store, a bare .npy (N, D), or parquet with image_id and vector."
-        ),
-    ],
+    features: Features,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write: image_id, neighbour_ids, scores.")],
     k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours of each image.")] = 7,
     index: Annotated[
@@ -85,3 +93,110 @@ def build(
             "features": built.info.features,
         }
     )
+
+
+def serve(
+    features: Features,
+    index_path: Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of the index; made if it is new.")],
+    index: Annotated[
+        Literal["flat", "ivf", "hnsw", "ivfpq"], typer.Option(metavar="KIND", help="As of 'neighbours build'.")
+    ] = "flat",
+    recall: Annotated[
+        float, typer.Option(min=0, max=1, metavar="R", help="Recall that an approximate index must reach on a sample.")
+    ] = 0.99,
+    shards: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that search. Default: by GPUs or CPUs.")
+    ] = None,
+    memory: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most that all processes may take together, such as 2GB.")
+    ] = "2GB",
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Keep shards of vectors ready for trainings, notebooks and other commands, until interrupted.
+
+    A shard that dies comes back from INDEX while queries wait. Says at which --address others find it.
+    """
+    import signal
+    import threading
+
+    import ray
+
+    from ovseg_ray.cluster import connect
+    from ovseg_ray.feature_store.vectors import open_vectors
+    from ovseg_ray.neighbours import IndexConfig
+    from ovseg_ray.neighbours.memory import parse_bytes
+    from ovseg_ray.neighbours.standing import start_service
+
+    limit, vectors = parse_bytes(memory), open_vectors(features)
+    ended = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: ended.set())
+    with connect(address, debug=debug):
+        config = IndexConfig(kind=index, recall_floor=recall)
+        service = start_service(vectors, index_path, config, shards=shards, memory=limit)
+        try:
+            emit(
+                {
+                    "index": str(index_path.absolute()),
+                    "address": ray.get_runtime_context().gcs_address,
+                    "vectors": service.manifest.rows,
+                    "shards": service.manifest.shards,
+                    "recall": service.quality.recall,
+                    "features": service.manifest.features,
+                }
+            )
+            ended.wait()
+        finally:
+            service.stop()
+
+
+def query(
+    index_path: IndexPath,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE_ID...", help="Names of vectors of the index.")],
+    k: Annotated[int, typer.Option("--k", min=1, metavar="K", help="Neighbours of each, itself left out.")] = 7,
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Print the nearest images of some images, a JSON line each.
+
+    Asks the shards of 'neighbours serve' where they run on the cluster at --address; else starts its own.
+    """
+    from ovseg_ray.cluster import connect
+    from ovseg_ray.neighbours import NeighbourService
+
+    with connect(address, debug=debug), NeighbourService(index_path, shared=address is not None) as service:
+        found, scores = service.nearest_of(images, min(k + 1, service.manifest.rows))
+        for image, names, cosines in zip(images, found, scores.tolist(), strict=True):
+            pairs = [(name, cosine) for name, cosine in zip(names, cosines, strict=True) if name != image][:k]
+            emit(
+                {
+                    "image_id": image,
+                    "neighbour_ids": [name for name, _ in pairs],
+                    "scores": [round(cosine, 6) for _, cosine in pairs],
+                }
+            )
+
+
+def add(
+    index_path: IndexPath,
+    features: Features,
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Add vectors to an index that stays as it is otherwise; searches that begin after this find them."""
+    from ovseg_ray.cluster import connect
+    from ovseg_ray.feature_store.vectors import open_vectors
+    from ovseg_ray.neighbours import NeighbourService
+
+    vectors = open_vectors(features)
+    with connect(address, debug=debug), NeighbourService(index_path, shared=address is not None) as service:
+        for ids, block in vectors.blocks():
+            service.add(ids.to_pylist(), block)
+        emit(
+            {
+                "index": str(index_path.absolute()),
+                "vectors": service.manifest.rows,
+                "features": service.manifest.features,
+            }
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import ray
 
 from ovseg_ray.errors import UserError
@@ -17,6 +19,7 @@ from ovseg_ray.neighbours.shard import Shard
 from ovseg_ray.neighbours.storage import Manifest, Storage
 from ovseg_ray.neighbours.top_k import Found, merge
 
+QUALITY = "quality.json"
 ROWS_OF_A_SHARD = 20_000  # fewer are not worth a process
 
 
@@ -56,8 +59,22 @@ class NeighbourService:
         self._shards = [self._start(number, resident) for number in range(self._manifest.shards)]
         self.quality = Quality(1.0, None)
         if not self._manifest.index.exact:
-            recall, effort = choose_effort(self, self._manifest, recall_at)
-            self.quality = Quality(recall, effort)
+            self.quality = self._known_quality(recall_at) or self._measured_quality(recall_at)
+
+    def _known_quality(self, k: int) -> Quality | None:
+        """What another client of the same vectors and index has measured."""
+        told = self.storage.note(QUALITY)
+        same = told.get("features") == self._manifest.features and told.get("recall_at") == k
+        if not same or told.get("index") != self._manifest.index.model_dump(mode="json"):
+            return None
+        return Quality(told["recall"], told["effort"])
+
+    def _measured_quality(self, k: int) -> Quality:
+        recall, effort = choose_effort(self, self._manifest, k)
+        index = self._manifest.index.model_dump(mode="json")
+        told = {"features": self._manifest.features, "recall_at": k, "index": index}
+        self.storage.write_note(QUALITY, {**told, "recall": recall, "effort": effort})
+        return Quality(recall, effort)
 
     def _start(self, number: int, resident: bool) -> Any:
         resources = ray.cluster_resources()
@@ -124,10 +141,34 @@ class NeighbourService:
             raise UserError(
                 f"query of shape {shape}: give vectors of {self._manifest.dim} numbers that are not all zero"
             )
-        found = self.search(queries / lengths, k, self.quality.effort)
+        return self._named(self.search(queries / lengths, k, self.quality.effort))
+
+    def nearest_of(self, ids: Sequence[str], k: int) -> tuple[list[list[str]], np.ndarray]:
+        """As `nearest`, of vectors that are there: each is its own first neighbour.
+
+        Raises:
+            UserError: a name that is not there.
+        """
+        rows = []
+        for name in ids:
+            row = pa.compute.index(self.storage.names, name).as_py()
+            if row < 0:
+                raise UserError(f"'{name}': is not in {self.storage.root}; names are those of its vectors")
+            rows.append(row)
+        vectors = self.storage.gather(np.array(rows), self._manifest.segments)
+        return self._named(self.search(vectors, k, self.quality.effort))
+
+    def _named(self, found: Found) -> tuple[list[list[str]], np.ndarray]:
+        if found.rows.size and found.rows.max() >= len(self.storage.names):
+            self.refresh()  # another client has added vectors, and shards know them already
         names = self.storage.names.take(pa.array(found.rows.reshape(-1))).to_pylist()
         width = found.rows.shape[1]
-        return [names[row * width : (row + 1) * width] for row in range(len(queries))], found.scores
+        return [names[row * width : (row + 1) * width] for row in range(len(found.rows))], found.scores
+
+    def refresh(self) -> None:
+        """Take up what other clients have added."""
+        self._manifest = self.storage.manifest()
+        self.storage.forget_names()
 
     def add(self, ids: list[str], vectors: np.ndarray) -> str:
         """Add vectors; searches that begin after this cover them.

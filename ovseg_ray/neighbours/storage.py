@@ -11,13 +11,16 @@ vectors before an addition or those after it.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +31,7 @@ from ovseg_ray.feature_store.vectors import ID, VectorHash, Vectors, normalised
 from ovseg_ray.neighbours.config import IndexConfig
 from ovseg_ray.run_directory import write_atomically
 
-MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", ".lock"
 BYTES = 4
 READ_ROWS = 16384
 
@@ -141,26 +144,56 @@ class Storage:
         return storage
 
     def append(self, ids: pa.Array, vectors: np.ndarray) -> Manifest:
-        """Add vectors as a segment of the shard with the fewest rows.
+        """Add vectors as a segment of the shard with the fewest rows. Several processes may do so at once.
 
         Raises:
             UserError: vectors of another length, of zeros, or with a name that is there already.
         """
-        manifest = self.manifest()
-        if vectors.ndim != 2 or vectors.shape[1] != manifest.dim or len(vectors) != len(ids) or not len(ids):
-            raise UserError(f"{self.root}: vectors of shape {vectors.shape}; give {len(ids)} of {manifest.dim} numbers")
-        known = set(self.names.to_pylist())
-        for name in ids.to_pylist():
-            if name in known:
-                raise UserError(f"{self.root}: '{name}' is there already; give each vector its own name")
-            known.add(name)
-        rows = [sum(segment.rows for segment in manifest.of_shard(shard)) for shard in range(manifest.shards)]
-        writer = _SegmentWriter(self.root, len(manifest.segments), manifest.rows, int(np.argmin(rows)))
-        writer.write(ids, normalised(np.ascontiguousarray(vectors, np.float32), ids, self.root))
-        manifest = replace(manifest, segments=(*manifest.segments, writer.close()))
-        self._write(manifest)
+        with self._locked():
+            self.forget_names()  # another process may have added some
+            manifest = self.manifest()
+            if vectors.ndim != 2 or vectors.shape[1] != manifest.dim or len(vectors) != len(ids) or not len(ids):
+                raise UserError(
+                    f"{self.root}: vectors of shape {vectors.shape}; give {len(ids)} of {manifest.dim} numbers"
+                )
+            known = set(self.names.to_pylist())
+            for name in ids.to_pylist():
+                if name in known:
+                    raise UserError(f"{self.root}: '{name}' is there already; give each vector its own name")
+                known.add(name)
+            rows = [sum(segment.rows for segment in manifest.of_shard(shard)) for shard in range(manifest.shards)]
+            writer = _SegmentWriter(self.root, len(manifest.segments), manifest.rows, int(np.argmin(rows)))
+            writer.write(ids, normalised(np.ascontiguousarray(vectors, np.float32), ids, self.root))
+            manifest = replace(manifest, segments=(*manifest.segments, writer.close()))
+            self._write(manifest)
+            self.forget_names()
+            return manifest
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among the processes that change this storage."""
+        try:
+            with (self.root / LOCK).open("w") as file:
+                fcntl.lockf(file, fcntl.LOCK_EX)
+                yield
+        except FileNotFoundError as error:
+            raise UserError(f"{self.root}: {error.strerror}; give the directory of a neighbour index") from error
+
+    def note(self, name: str) -> dict[str, Any]:
+        """What was written down beside the vectors; empty where nothing was."""
+        try:
+            told = json.loads((self.root / name).read_text())
+        except (OSError, ValueError):
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def write_note(self, name: str, content: dict[str, Any]) -> None:
+        """Write something down beside the vectors."""
+        write_atomically(self.root / name, json.dumps(content) + "\n")
+
+    def forget_names(self) -> None:
+        """Read names anew when they are asked for next."""
         self.__dict__.pop("names", None)
-        return manifest
 
     def configure(self, index: IndexConfig) -> None:
         """Change how shards search."""

@@ -18,6 +18,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.feature_store.neighbour_table import NeighbourTable
 from ovseg_ray.feature_store.vectors import open_vectors
 from ovseg_ray.neighbours import IndexConfig, NeighbourService, build_table
+from ovseg_ray.neighbours.standing import start_service
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -117,3 +118,37 @@ def test_queries_are_checked(tmp_path: Path) -> None:
         assert service.nearest(clustered(50)[3], 1)[0] == [["3"]]
         with pytest.raises(UserError, match="16 numbers"):
             service.nearest(np.ones((1, 5)), 1)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw"])
+def test_a_service_that_stays_is_shared_and_grows(tmp_path: Path, kind: Any) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "v.npy", rng.normal(size=(300, 16)).astype(np.float32))
+    vectors, root = open_vectors(tmp_path / "v.npy"), tmp_path / "index"
+    first = start_service(vectors, root, IndexConfig(kind=kind), shards=2)
+    try:
+        other = NeighbourService(root, shared=True)  # another client, as of another process
+        assert other.quality == first.quality
+        names, scores = other.nearest_of(["7", "123"], 3)
+        assert [row[0] for row in names] == ["7", "123"]
+        assert scores[:, 0] == pytest.approx(1.0, abs=1e-5)
+        new = rng.normal(size=(2, 16))
+        first.add(["new a", "new b"], new)
+        # the other client learns of them from the answer
+        assert other.nearest(new, 2)[0][0][0] == "new a"
+        assert other.manifest.rows == 302
+        kill_shards(first)
+        assert other.nearest_of(["new b"], 1)[0] == [["new b"]]
+        again = start_service(vectors, root, IndexConfig(kind=kind), shards=2)  # it is there already
+        assert again.manifest == other.manifest
+        other.close()  # a client that leaves stops nothing
+        assert first.nearest_of(["new a"], 1)[0] == [["new a"]]
+    finally:
+        first.stop()
+    np.save(tmp_path / "w.npy", rng.normal(size=(300, 16)))
+    with pytest.raises(UserError, match="other vectors"):
+        start_service(open_vectors(tmp_path / "w.npy"), root, IndexConfig(kind=kind))
+    with pytest.raises(UserError, match=f"kind '{kind}'"):
+        start_service(vectors, root, IndexConfig(kind="ivf"))
+    with pytest.raises(UserError, match="is not in"):
+        other.nearest_of(["nobody"], 1)
