@@ -86,6 +86,10 @@ def evaluate(
     matrices = score_on_ray(load_model, model, dataset, spaces, inference=inference, workers=workers)
     seconds = time.monotonic() - started
     result = make_result(dataset, spaces, matrices, model, seconds=seconds, inference=inference)
+    if isinstance(method, ClusterModel) and labels is None and inference is None:
+        from ovseg_ray.evaluation.evaluate_clusters import add_clusters
+
+        result = add_clusters(result, model, dataset, spaces[0].text, crf=crf, workers=workers)
     if out is not None:
         write_result(out, result)
     return result

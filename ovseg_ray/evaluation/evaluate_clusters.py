@@ -35,24 +35,27 @@ RULES = {
     "image": "the same square; codes averaged with those of the mirrored image, upsampled to the square",
     "clusters": "matched to classes one to one, on the counts of the whole set: an upper bound for any naming",
     "linear": "a probe trained with labels on codes, which learn nothing from it",
+    "named": "labels by the names of clusters, on the same squares; no CRF",
     "ignored": "pixels that the mask marks as ignored",
     "mean": "over labels that occur in the truth; miou_of_predicted counts classes that are only predicted as 0",
 }
 
 
 def evaluate_clusters(
-    model: Path, dataset: DataSet, *, crf: bool = False, workers: int | None = None
+    model: Path, dataset: DataSet, *, text: torch.Tensor | None = None, crf: bool = False, workers: int | None = None
 ) -> dict[str, Any]:
     """Score clusters and linear probe of a STEGO run. Ray must be connected.
 
     Args:
         model: directory of the exported model, seen by every node.
         dataset: with masks.
+        text: (classes, D) embeddings of its classes, where the clusters have names.
         crf: refine every map, as the paper's final numbers are; some seconds an image.
         workers: actors holding the model; default: one a GPU, else one for every two CPUs.
 
     Returns:
-        As `result.make_result`, with the spaces "clusters" and, where the probe knows as many classes, "linear".
+        As `result.make_result`, with the spaces "clusters", where the probe knows as many classes "linear", and with
+        `text` "named".
 
     Raises:
         UserError: no images or masks, an unreadable image, or fewer clusters than classes.
@@ -60,10 +63,12 @@ def evaluate_clusters(
     if len(dataset) == 0:
         raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
     started = time.monotonic()
-    counts = _count(model, dataset, crf, workers)
+    counts = _count(model, dataset, text, crf, workers)
     scores = {"clusters": counts.clusters.matched()}
     if counts.linear is not None:
         scores["linear"] = counts.linear.unmatched()
+    if counts.named is not None:
+        scores["named"] = counts.named.unmatched()
     spaces = [_space(name, dataset, score) for name, score in scores.items()]
     matrices = {space.name: ConfusionMatrix(len(space.vocabulary), scores[space.name].histogram.T) for space in spaces}
     result = make_result(dataset, spaces, matrices, model, seconds=time.monotonic() - started)
@@ -72,9 +77,48 @@ def evaluate_clusters(
     result["spaces"]["clusters"]["cluster_classes"] = scores["clusters"].classes.tolist()
     squares = evaluation_squares(model)
     result["protocol"]["rules"] = {**RULES, "squares": squares.model_dump(mode="json"), "crf": crf}
+    return _rehashed(result)
+
+
+def add_clusters(
+    result: dict[str, Any],
+    model: Path,
+    dataset: DataSet,
+    text: torch.Tensor,
+    *,
+    crf: bool = False,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """What the clusters of a run could reach, put beside what its label answers did.
+
+    Args:
+        result: of `make_result`, with label spaces.
+        model: whose clusters have names.
+        dataset: with masks.
+        text: (classes, D) embeddings of its classes.
+        crf: as in `evaluate_clusters`.
+        workers: the same.
+
+    Returns:
+        The result with the spaces of `evaluate_clusters` as well; unchanged where there are fewer clusters than
+        classes, and so no matching.
+    """
+    config = describe_model(model).config
+    if config["clusters"] + config["extra_clusters"] < len(dataset.require_masks()):
+        return result
+    found = evaluate_clusters(model, dataset, text=text, crf=crf, workers=workers)
+    protocol = {
+        **result["protocol"],
+        "spaces": result["protocol"]["spaces"] | found["protocol"]["spaces"],
+        "rules_of_clusters": found["protocol"]["rules"],
+    }
+    seconds = round(result["seconds"] + found["seconds"], 2)
+    return _rehashed({**result, "protocol": protocol, "seconds": seconds, "spaces": result["spaces"] | found["spaces"]})
+
+
+def _rehashed(result: dict[str, Any]) -> dict[str, Any]:
     content = json.dumps(result["protocol"], sort_keys=True).encode()
-    result["protocol_hash"] = hashlib.sha256(content).hexdigest()[:16]
-    return result
+    return {**result, "protocol_hash": hashlib.sha256(content).hexdigest()[:16]}
 
 
 def evaluation_squares(model: Path) -> SquareConfig:
@@ -91,7 +135,9 @@ def _space(name: str, dataset: DataSet, score: ClusterScore) -> LabelSpace:
     return LabelSpace(name, vocabulary, torch.zeros(len(vocabulary), 1), own)
 
 
-def _count(model: Path, dataset: DataSet, crf: bool, workers: int | None) -> UnsupervisedCounts:
+def _count(
+    model: Path, dataset: DataSet, text: torch.Tensor | None, crf: bool, workers: int | None
+) -> UnsupervisedCounts:
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = workers or gpus or max(1, int(resources.get("CPU", 1)) // 2)
@@ -106,7 +152,7 @@ def _count(model: Path, dataset: DataSet, crf: bool, workers: int | None) -> Uns
     blocks = [dataset.index.slice(start, size) for start in range(0, len(dataset), size)]
     counted = ray.data.from_arrow(blocks).map_batches(
         _Counter,
-        fn_constructor_args=(model, dataset.without_index(), crf),
+        fn_constructor_args=(model, dataset.without_index(), text, crf),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(blocks))),
@@ -114,7 +160,9 @@ def _count(model: Path, dataset: DataSet, crf: bool, workers: int | None) -> Uns
         num_cpus=1,
     )
     total = UnsupervisedCounts(
-        ClusterCounts(classes, clusters - classes), ClusterCounts(classes) if config["classes"] == classes else None
+        ClusterCounts(classes, clusters - classes),
+        ClusterCounts(classes) if config["classes"] == classes else None,
+        ClusterCounts(classes) if text is not None else None,
     )
     done = 0
     with ProgressBar("evaluate", len(dataset), "images") as bar:
@@ -123,8 +171,9 @@ def _count(model: Path, dataset: DataSet, crf: bool, workers: int | None) -> Uns
                 if row["error"]:
                     raise UserError(row["error"])
                 total.clusters.counts += np.reshape(row["clusters"], total.clusters.counts.shape)
-                if total.linear is not None:
-                    total.linear.counts += np.reshape(row["linear"], total.linear.counts.shape)
+                for name, part in (("linear", total.linear), ("named", total.named)):
+                    if part is not None:
+                        part.counts += np.reshape(row[name], part.counts.shape)
                 done += row["images"]
                 bar.update(done)
     if done != len(dataset):
@@ -135,10 +184,10 @@ def _count(model: Path, dataset: DataSet, crf: bool, workers: int | None) -> Uns
 class _Counter:
     """An actor that holds the model and turns a block of index rows into counts."""
 
-    def __init__(self, model: Path, dataset: DataSet, crf: bool) -> None:
+    def __init__(self, model: Path, dataset: DataSet, text: torch.Tensor | None, crf: bool) -> None:
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._model: Any = load_model(model, self._device)
-        self._dataset, self._crf = dataset, CrfConfig() if crf else None
+        self._dataset, self._text, self._crf = dataset, text, CrfConfig() if crf else None
         self._squares = evaluation_squares(model)
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -151,21 +200,24 @@ class _Counter:
                 clusters=config.clusters + config.extra_clusters,
                 linear=config.classes == len(self._dataset.require_masks()),
                 squares=self._squares,
+                text=self._text,
                 crf=self._crf,
                 device=self._device,
             )
         except UserError as error:
-            return _row([], [], 0, str(error))
-        linear: Any = counts.linear.counts.reshape(-1) if counts.linear is not None else []
-        return _row(counts.clusters.counts.reshape(-1), linear, block.num_rows, "")
+            return _row([], [], [], 0, str(error))
+        parts = (counts.clusters, counts.linear, counts.named)
+        cells: list[Any] = [part.counts.reshape(-1) if part is not None else [] for part in parts]
+        return _row(cells[0], cells[1], cells[2], block.num_rows, "")
 
 
-def _row(clusters: Any, linear: Any, images: int, error: str) -> pa.Table:
+def _row(clusters: Any, linear: Any, named: Any, images: int, error: str) -> pa.Table:
     numbers = pa.list_(pa.int64())
     return pa.table(
         {
             "clusters": pa.array([clusters], numbers),
             "linear": pa.array([linear], numbers),
+            "named": pa.array([named], numbers),
             "images": pa.array([images], pa.int64()),
             "error": pa.array([error], pa.string()),
         }

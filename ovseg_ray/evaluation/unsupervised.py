@@ -20,7 +20,7 @@ from ovseg_ray.data.sample import DecodedSample
 from ovseg_ray.data.squares import SquareConfig, square
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.clusters import ClusterCounts
-from ovseg_ray.methods.base import Encoding
+from ovseg_ray.methods.base import Encoding, Segmentation
 from ovseg_ray.methods.stego.crf import CrfConfig, DenseCrf
 
 BATCH = 8
@@ -39,18 +39,28 @@ class ClusterModel(Protocol):
 
     def linear_scores(self, encoding: Encoding, size: tuple[int, int]) -> Tensor: ...
 
+    def segment(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Segmentation: ...
+
 
 @dataclass(frozen=True)
 class UnsupervisedCounts:
-    """Sums over images, that may be merged in any order: of clusters, and of the linear probe (None without one)."""
+    """Sums over images, that may be merged in any order.
+
+    Attributes:
+        clusters: of clusters.
+        linear: of the linear probe; None without one.
+        named: of labels by the names of clusters; None where they have none.
+    """
 
     clusters: ClusterCounts
     linear: ClusterCounts | None
+    named: ClusterCounts | None = None
 
     def merge(self, other: UnsupervisedCounts) -> UnsupervisedCounts:
         """The sum of both."""
         linear = self.linear.merge(other.linear) if self.linear is not None and other.linear is not None else None
-        return replace(self, clusters=self.clusters.merge(other.clusters), linear=linear)
+        named = self.named.merge(other.named) if self.named is not None and other.named is not None else None
+        return replace(self, clusters=self.clusters.merge(other.clusters), linear=linear, named=named)
 
 
 def count_clusters(
@@ -61,6 +71,7 @@ def count_clusters(
     clusters: int,
     linear: bool,
     squares: SquareConfig,
+    text: Tensor | None = None,
     crf: CrfConfig | None = None,
     device: str = "cpu",
     progress: Callable[[int], None] | None = None,
@@ -74,7 +85,8 @@ def count_clusters(
         clusters: how many the model has.
         linear: whether it has a linear probe for the classes of the data set.
         squares: size and resampling of the squares; crops take no part.
-        crf: refine each map; None: not.
+        text: (classes, D) embeddings of the classes, for a model whose clusters have names; None: it has none.
+        crf: refine each map of clusters and of the linear probe; None: not.
         device: of torch.
         progress: told the number of images done.
 
@@ -86,7 +98,11 @@ def count_clusters(
         raise UserError(
             f"{dataset.path}: {classes} classes, the model has {clusters} clusters; train with model.clusters={classes}"
         )
-    counts = UnsupervisedCounts(ClusterCounts(classes, clusters - classes), ClusterCounts(classes) if linear else None)
+    counts = UnsupervisedCounts(
+        ClusterCounts(classes, clusters - classes),
+        ClusterCounts(classes) if linear else None,
+        ClusterCounts(classes) if text is not None else None,
+    )
     for start in range(0, len(rows), BATCH):
         samples = [dataset.decoded(int(row)) for row in rows[start : start + BATCH]]
         pictures = [square(sample.image, squares.size, squares.resampling) for sample in samples]
@@ -97,16 +113,19 @@ def count_clusters(
             scored = [(model.cluster_scores(encoding, size), counts.clusters)]
             if counts.linear is not None:
                 scored.append((model.linear_scores(encoding, size), counts.linear))
+            labelled = None if text is None else model.segment(encoding, text.to(device), size).label_map.cpu().numpy()
         kernels = [DenseCrf(picture, crf) for picture in pictures] if crf is not None else []
+        truths = [_truth(sample, target) for sample, target in zip(samples, targets, strict=True)]
         for scores, counter in scored:
             found = scores.argmax(1).cpu().numpy()
-            for image, target in enumerate(targets):
+            for image, truth in enumerate(truths):
                 chosen = found[image]
                 if kernels:
                     chosen = kernels[image].marginals(scores[image].exp().cpu().numpy()).argmax(0)
-                truth = target.astype(np.int64)
-                truth[target == samples[image].ignore_index] = IGNORE
                 counter.update(chosen, truth)
+        if counts.named is not None and labelled is not None:
+            for chosen, truth in zip(labelled, truths, strict=True):
+                counts.named.update(chosen, truth)
         if progress is not None:
             progress(start + len(samples))
     return counts
@@ -116,3 +135,9 @@ def _mask(sample: DecodedSample) -> np.ndarray:
     if sample.mask is None:
         raise UserError(f"image '{sample.image_id}': has no mask; clusters are scored on images with masks")
     return sample.mask
+
+
+def _truth(sample: DecodedSample, target: np.ndarray) -> np.ndarray:
+    truth = target.astype(np.int64)
+    truth[target == sample.ignore_index] = IGNORE
+    return truth

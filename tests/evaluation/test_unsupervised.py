@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,22 @@ import pytest
 import torch
 from PIL import Image
 
+import ovseg_ray
 from ovseg_ray.data import open_dataset
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.squares import SquareConfig
 from ovseg_ray.errors import UserError
+from ovseg_ray.evaluation import naming
 from ovseg_ray.evaluation.evaluate import evaluate
 from ovseg_ray.evaluation.evaluate_clusters import evaluation_squares
+from ovseg_ray.evaluation.naming import name_run
 from ovseg_ray.evaluation.table import summary
 from ovseg_ray.evaluation.unsupervised import ClusterModel, UnsupervisedCounts, count_clusters
 from ovseg_ray.methods.export import load_model, save_model
 from ovseg_ray.methods.stego import Stego, StegoConfig
 from ovseg_ray.methods.stego.crf import CrfConfig
+from ovseg_ray.methods.stego.naming import regions
+from ovseg_ray.vocabulary.table_encoder import TableTextEncoder
 
 COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 40, 220]], np.uint8)
 
@@ -112,3 +118,56 @@ def test_on_ray_the_counts_are_the_same(model: Path, dataset: DataSet, tmp_path:
     assert "one to one" in result["protocol"]["rules"]["clusters"]
     assert "clusters" in summary(json.loads((tmp_path / "r.json").read_text()))
     assert "linear" in result["spaces"]
+
+
+@pytest.fixture
+def named(model: Path, dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run with names, by towers that see colours."""
+    texts = TableTextEncoder(["red", "green", "blue", "grey"], torch.cat([torch.eye(3), torch.ones(1, 3) / 3**0.5]))
+
+    def embed(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(picture).float().mean((0, 1)) for picture in pictures])
+
+    monkeypatch.setattr(naming, "build_image_encoder", lambda spec, device: embed)
+    monkeypatch.setattr(naming, "build_text_encoder", lambda spec: texts)
+    found = name_run(model.parent, tmp_path / "named", "run:clip", dataset)
+    assert (found.names.regions > 0).tolist() == [True, True, True, False]  # the last stands for nothing
+    return found.run.path
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_named_clusters_answer_labels_beside_their_upper_bound(named: Path, model: Path, dataset: DataSet) -> None:
+    result = evaluate(named, dataset, workers=1)
+    spaces = {name: space["metrics"]["miou"] for name, space in result["spaces"].items()}
+    assert set(spaces) == {"labels", "clusters", "linear", "named"}
+    assert spaces["named"] > 0.5
+    assert spaces["named"] <= spaces["clusters"] + 0.05  # clusters vote softly for labels
+    assert spaces["labels"] > 0.5
+    assert set(result["protocol"]["spaces"]) == set(spaces)
+    assert "one to one" in result["protocol"]["rules_of_clusters"]["clusters"]
+    others = evaluate(named, dataset, labels="blue, green, red", workers=1)
+    assert set(others["spaces"]) == {"labels"}
+    answer = ovseg_ray.load(named, "cpu").segment(np.full((32, 32, 3), COLOURS[1], np.uint8), "red, green, blue")
+    assert (answer.label_map == 1).mean() > 0.7
+
+
+def test_what_cannot_be_named(named: Path, model: Path, dataset: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="named already"):
+        name_run(named, tmp_path / "again", "run:clip", dataset)
+    with pytest.raises(UserError, match="is not empty"):
+        name_run(model.parent, named / "model", "run:clip", dataset)
+
+
+def test_regions_are_cut_out_and_the_rest_blanked() -> None:
+    picture = np.zeros((20, 30, 3), np.uint8)
+    picture[5:15, 10:20] = (255, 0, 0)
+    clusters = np.zeros((20, 30), np.int64)
+    clusters[5:15, 10:20] = 2
+    clusters[0, 0] = 1  # one pixel shows nothing
+    (_, rest, _), (cluster, share, cut) = regions(picture, clusters, 4)
+    assert (cluster, rest) == (2, pytest.approx(499 / 600))
+    assert share == pytest.approx(1 / 6)
+    assert cut.shape == (12, 12, 3)
+    assert (cut[1:-1, 1:-1] == (255, 0, 0)).all()
+    assert (cut[0] == picture.reshape(-1, 3).mean(0).round()).all()

@@ -19,6 +19,7 @@ from ovseg_ray.data.sample import DecodedSample
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods import get_method
 from ovseg_ray.methods.clip import Clip, ClipConfig
+from ovseg_ray.methods.clip.image_encoder import build_image_encoder
 from ovseg_ray.methods.clip.transform import WORD_BUCKETS, ClipTransform
 from ovseg_ray.methods.export import load_model, save_model
 from ovseg_ray.networks import SmallEncoder
@@ -245,3 +246,23 @@ def test_word_loss_asks_for_every_caption_of_the_image() -> None:
 def test_word_loss_needs_the_small_encoder() -> None:
     with pytest.raises(ValidationError, match="word_loss"):
         small(word_loss=0.1)
+
+
+def test_image_tower_of_a_run(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    clip = Clip(small()).eval()
+    save_model(clip, tmp_path / "run" / "model", vocabularies=[], provenance={})
+    (tmp_path / "run" / "config.yaml").write_text("method: clip\n")
+    embed = build_image_encoder(f"run:{tmp_path / 'run'}")
+    pictures = [np.full((20 + i, 40, 3), colour, np.uint8) for i, colour in enumerate(COLOURS.values())]
+    with torch.no_grad():
+        expected = torch.cat([clip.encode(clip.preprocess(p)[None]).tensors["image"] for p in pictures])
+    torch.testing.assert_close(embed(pictures), expected, atol=1e-5, rtol=1e-5)
+    for spec, message in (
+        ("table:x.npz", "has no image tower"),
+        ("open_clip:ViT-Z:openai", "no such architecture"),
+        ("open_clip:ViT-B-32", "names no weights"),
+        (f"run:{tmp_path}", "not a run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_image_encoder(spec)
