@@ -99,6 +99,15 @@ class NeighbourTable:
             raise UserError(f"image '{image_id}': is not in the neighbour table; make the table from the same features")
         return self._table.column("neighbour_ids")[self._rows[image_id]].as_py()
 
+    def drawn_from(self, image_id: str, ranks: int) -> list[str]:
+        """The best `ranks` neighbours of an image, itself left out where the table keeps it at rank 0.
+
+        Raises:
+            UserError: an image that is not in the table.
+        """
+        first = 0 if "self" in self.info.removed else 1
+        return self.neighbours(image_id)[first : first + ranks]
+
     def scores(self, image_id: str) -> np.ndarray:
         """(k,) float32 cosines of `neighbours`."""
         return np.asarray(self._table.column("scores")[self._rows[image_id]].as_py(), np.float32)

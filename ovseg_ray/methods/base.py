@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -131,6 +132,19 @@ class Method(nn.Module, ABC):
         batch and not on how it is cut into workers and micro-batches. Default: images, for every term.
         """
         return {}
+
+    def validation_metrics(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """What is measured during training of a method that does not segment.
+
+        Args:
+            batches: whole ones, of the validation data; the model is in eval mode, without gradient.
+
+        Returns:
+            "score", by which the best models are kept (higher is better), and whatever else curves should show.
+        """
+        losses = [sum(float(term) for term in self.losses(batch).values()) for batch in batches]
+        loss = math.fsum(losses) / len(losses)
+        return {"loss": loss, "score": -loss}
 
     def after_step(self) -> None:
         """What the method does to itself after each optimiser step, without gradient (clamps, moving averages)."""

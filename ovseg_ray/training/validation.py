@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ AMPLE_BYTES = 6 * 2**30
 if TYPE_CHECKING:  # the controller of Ray Train unpickles `Validation`: whatever is heavy waits for the task
     from ray.train import Checkpoint
 
-    from ovseg_ray.methods.base import Method
+    from ovseg_ray.methods.base import Batch, Method
     from ovseg_ray.training.session import Session
 
 
@@ -64,7 +64,7 @@ class Validation:
         load_weights(method, checkpoint)
         method.eval().to(spare_device())
         found = validate(method, session)
-        keep_best(method, session, step, found["miou"] if method.segments else -found["loss"])
+        keep_best(method, session, step, found["miou"] if method.segments else found.pop("score"))
         return found
 
 
@@ -72,11 +72,13 @@ def validate(method: Method, session: Session) -> dict[str, Any]:
     """Metrics of a model on the validation split of every data set; over several, their mean.
 
     Returns:
-        mIoU and its companions, all labels of a set competing; or {"loss": …} for a method that does not segment.
+        mIoU and its companions, all labels of a set competing; or what a method that does not segment measures.
 
     Raises:
         UserError: an image or mask that cannot be read.
     """
+    import torch
+
     data = session.config.data
     results = []
     for index, source in enumerate(session.validation):
@@ -85,7 +87,8 @@ def validate(method: Method, session: Session) -> dict[str, Any]:
         if method.segments:
             results.append(_segmentation_metrics(method, dataset, rows, source, session))
         else:
-            results.append({"loss": _mean_loss(method, dataset, rows, index, session)})
+            with torch.inference_mode():
+                results.append(method.validation_metrics(_batches(method, dataset, rows, index, session)))
     return mean_of(results)
 
 
@@ -106,9 +109,7 @@ def _segmentation_metrics(
     return matrix.metrics(unseen_labels(space, dataset, hidden) if hidden else ())
 
 
-def _mean_loss(method: Method, dataset: DataSet, rows: Sequence[int], number: int, session: Session) -> float:
-    import torch
-
+def _batches(method: Method, dataset: DataSet, rows: Sequence[int], number: int, session: Session) -> Iterator[Batch]:
     from ovseg_ray.training.input import to_device
     from ovseg_ray.training.plan import sample_generator
 
@@ -116,15 +117,11 @@ def _mean_loss(method: Method, dataset: DataSet, rows: Sequence[int], number: in
     transform = session.method.transform(method.config, training=False)
     device = next(method.parameters()).device
     size = min(training.batch_size // training.accumulate, len(rows))
-    losses = []
     # whole batches only: a contrastive loss over fewer images is another measure
     for start in range(0, len(rows) - size + 1, size):
         part = rows[start : start + size]
         examples = [transform(dataset.decoded(row), number, sample_generator(0, 0, row)) for row in part]
-        batch = to_device(session.method.collate(examples), device, channels_last=False)
-        with torch.inference_mode():
-            losses.append(sum(float(term) for term in method.losses(batch).values()))
-    return math.fsum(losses) / len(losses)
+        yield to_device(session.method.collate(examples), device, channels_last=False)
 
 
 def keep_best(method: Method, session: Session, step: int, score: float) -> None:

@@ -69,5 +69,7 @@ class _View:
 
     def _note_validation(self, found: dict[str, float | None]) -> None:
         name, key = ("mIoU", "miou") if "miou" in found else ("validation loss", "loss")
+        if "agreement" in found:
+            name = key = "agreement"
         value = found.get(key)
         self._notes[name] = "none" if value is None else f"{value:.4g}"

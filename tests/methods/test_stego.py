@@ -271,5 +271,12 @@ PRESETS = sorted(path.stem for path in (Path(__file__).parents[2] / "ovseg_ray/c
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_resolve(preset: str) -> None:
     values: dict[str, Any] = resolve_config("stego", preset, {}).model
-    assert values["correspondence"]["points"] == 11
+    assert values["correspondence"]["points"] == (6 if preset == "stego_world" else 11)
     assert resolve_config("stego", preset, {}).training.optimizer.name == "adam"
+
+
+def test_pictures_are_resized_where_asked(config: StegoConfig) -> None:
+    method = Stego(config.model_copy(update={"inference_size": 32}))
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    assert method.preprocess(picture).shape == (3, 32, 48)
+    assert Stego(config).preprocess(picture).shape == (3, 16, 24)

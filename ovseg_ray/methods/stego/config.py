@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ovseg_ray.config import Config
 from ovseg_ray.data.squares import SquareConfig
-from ovseg_ray.methods.stego.correspondence import CorrespondenceConfig
+from ovseg_ray.methods.stego.correspondence import KINDS, CorrespondenceConfig
 from ovseg_ray.networks.frozen import BackboneConfig
 
 
@@ -40,7 +40,15 @@ class StegoConfig(Config):
     extra_clusters: int = Field(0, ge=0, description="clusters beyond these, free to stay without a class")
     classes: int = Field(0, ge=0, description="of the linear probe, which measures only; 0: no labels, no probe")
     probe_lr_scale: float = Field(10.0, gt=0, description="lr factor of both probes")
+    selection: Literal["agreement", "labels"] = Field(
+        "agreement",
+        description="what the best models are kept by: agreement of clusters on places alike, which reads no labels, "
+        "or the original's mIoU of matched clusters",
+    )
     flip: bool = Field(True, description="average codes with those of the mirrored image, at inference")
+    inference_size: int | None = Field(
+        None, ge=1, description="shorter side that pictures are resized to when labels are asked; null: as they are"
+    )
     evaluation_size: int = Field(320, ge=1, description="side of the squares that evaluation scores")
     name_width: int | None = Field(None, ge=1, description="width of the text space in which clusters are named")
     name_temperature: float = Field(0.05, gt=0, description="label scores are cosines over this")
@@ -53,7 +61,7 @@ class StegoConfig(Config):
     def _from_store(cls, values: Any) -> Any:
         if not isinstance(values, dict) or values.get("features") is None:
             return values
-        if {"encoder", "squares", "classes", "clusters"} <= set(values):
+        if {"encoder", "squares", "classes", "clusters"} <= set(values) and not _open_shifts(values):
             return values  # resolved before: a finished model needs no store
         from ovseg_ray.feature_store.store import FeatureStore
 
@@ -62,10 +70,30 @@ class StegoConfig(Config):
         own: dict[str, Any] = {"encoder": info.job["encoder"], "squares": info.job["squares"], "classes": labels}
         if labels > 1:
             own["clusters"] = labels
-        return {**own, **values}
+        values = {**own, **values}
+        return {**values, "correspondence": _with_shifts(values)} if _open_shifts(values) else values
 
     @model_validator(mode="after")
     def _check(self) -> StegoConfig:
         if self.projection != "none" and self.width < 2:
             raise ValueError("width must be 2 or more: codes are compared by direction")
         return self
+
+
+def _open_shifts(values: dict[str, Any]) -> list[str]:
+    """Kinds of pairs whose shift is to be told from the features."""
+    given = values.get("correspondence") or {}
+    pairs = given.model_dump() if isinstance(given, CorrespondenceConfig) else given
+    return [kind for kind in KINDS if isinstance(pairs.get(kind), dict) and pairs[kind].get("shift") is None]
+
+
+def _with_shifts(values: dict[str, Any]) -> dict[str, Any]:
+    from ovseg_ray.feature_store.store import FeatureStore
+    from ovseg_ray.methods.stego.shifts import spread_maps, suggest_shift
+
+    config = CorrespondenceConfig.model_validate(values["correspondence"])
+    shift = suggest_shift(spread_maps(FeatureStore.open(values["features"])), config)
+    told = config.model_dump()
+    for kind in _open_shifts(values):
+        told[kind]["shift"] = shift
+    return told

@@ -17,17 +17,32 @@ from pydantic import Field
 from torch import Tensor
 
 from ovseg_ray.config import Config
+from ovseg_ray.errors import UserError
 
 SMALLEST_NORM = 1e-10
 UPPER_CLAMP = 0.8  # of `stabilize`
 NO_LOWER_CLAMP = -9999.0
+KINDS = ("self_pairs", "neighbours", "random")
 
 
 class PairConfig(Config):
     """One kind of image pairs in the loss."""
 
     weight: float = Field(ge=0, description="of the term")
-    shift: float = Field(description="feature cosine below which codes are pushed apart")
+    shift: float | None = Field(
+        None, description="feature cosine below which codes are pushed apart; null: told from the features at hand"
+    )
+
+    @property
+    def threshold(self) -> float:
+        """The shift.
+
+        Raises:
+            UserError: it is to be told from features, and there were none.
+        """
+        if self.shift is None:
+            raise UserError("model.correspondence: a shift is null and there are no features; give model.features")
+        return self.shift
 
 
 class CorrespondenceConfig(Config):
@@ -212,7 +227,11 @@ def correspondence(
     here, there = draws.anchor_points, draws.other_points
     pairs = [(features[0], codes[0], here), (features[1], codes[1], there)]
     pairs += [(pool.features[other], pool.codes[other], there) for other in draws.negatives]
-    shifts = [config.self_pairs.shift, config.neighbours.shift, *[config.random.shift] * len(draws.negatives)]
+    shifts = [
+        config.self_pairs.threshold,
+        config.neighbours.threshold,
+        *[config.random.threshold] * len(draws.negatives),
+    ]
     with torch.no_grad():
         own_features = _unit(sample(features[0], here))
         agreements = [correlation(own_features, _unit(sample(f, points))) for f, _, points in pairs]

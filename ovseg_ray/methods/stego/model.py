@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg_ray.config import Config, TrainingConfig
+from ovseg_ray.data.squares import resize_shorter
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
 from ovseg_ray.methods.gather import gather_counts, gather_rows, spread
@@ -20,6 +21,7 @@ from ovseg_ray.methods.stego.head import ChannelMasks, Head
 from ovseg_ray.methods.stego.labels import label_weights, segment_shares, upsampled
 from ovseg_ray.methods.stego.negatives import draw_negatives
 from ovseg_ray.methods.stego.probes import TEST_ALPHA, ClusterProbe, linear_probe_loss
+from ovseg_ray.methods.stego.selection import agreement, matched_miou, pair_counts
 from ovseg_ray.methods.stego.transform import StegoTransform
 from ovseg_ray.networks.frozen import build_backbone
 from ovseg_ray.vocabulary import TextEncoder
@@ -138,6 +140,29 @@ class Stego(Method):
         labelled = ((target >= 0) & (target < self.config.classes)).sum().float()
         return {**dict.fromkeys(("self", "neighbours", "random", "cluster"), images), "linear": labelled}
 
+    def validation_metrics(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """ "agreement" and, where there are labels, "matched_miou"; `selection` says which of them scores."""
+        count, classes = len(self.cluster_probe.clusters), max(self.config.classes, 1)
+        pairs = torch.zeros(count, count, dtype=torch.int64)
+        cells = torch.zeros(count, classes, dtype=torch.int64)
+        for batch in batches:
+            maps = batch["features"], batch["neighbour"]
+            first, second = (self.cluster_probe.cosines(self.head(x)) for x in maps)
+            pairs += pair_counts(maps, (first.argmax(1), second.argmax(1)), count).cpu()
+            if self.config.classes:
+                target = batch["target"]
+                found = F.interpolate(first, target.shape[1:], mode="bilinear", align_corners=False).argmax(1)
+                known = (target >= 0) & (target < classes)
+                cells += (
+                    torch.bincount(found[known] * classes + target[known], minlength=cells.numel()).view_as(cells).cpu()
+                )
+        metrics = {"agreement": agreement(pairs)}
+        if self.config.classes:
+            metrics["matched_miou"] = matched_miou(cells.numpy())
+        elif self.config.selection == "labels":
+            raise UserError("model.selection = labels: the store has no masks; use agreement")
+        return {**metrics, "score": metrics["agreement" if self.config.selection == "agreement" else "matched_miou"]}
+
     def parameter_groups(self) -> list[ParameterGroup]:
         probes = [*self.cluster_probe.parameters()]
         if self.linear_probe is not None:
@@ -148,6 +173,8 @@ class Stego(Method):
 
     # ---- codes and clusters
     def preprocess(self, image: np.ndarray) -> Tensor:
+        if self.config.inference_size is not None:
+            image = resize_shorter(image, self.config.inference_size, self.config.squares.resampling)
         mean, std = (np.asarray(v, np.float32) for v in (self.backbone.mean, self.backbone.std))
         return (
             torch.from_numpy(((image / np.float32(255) - mean) / std).astype(np.float32)).permute(2, 0, 1).contiguous()

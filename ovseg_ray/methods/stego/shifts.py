@@ -1,54 +1,66 @@
-"""A starting point for shifts on a new data set: the published ones belong to the features they were tuned on.
+"""Where shifts start on new features: the published ones belong to the features they were tuned on.
 
-A shift is a threshold on (centred) feature cosines, whose scale differs between backbones and data sets. What carries
-over is the share of pairs above it: of two points in one image or in neighbours few show the same thing, of random
-images hardly any.
+A shift is a threshold on feature cosines, whose scale differs between backbones and data sets. Within an image pairs of
+points show one thing or two, and their cosines have two peaks; what parts these best (Otsu 1979: the threshold of the
+greatest variance between both sides) is where "alike" begins, for neighbours and random images too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from ovseg_ray.feature_store.store import FeatureStore
 from ovseg_ray.methods.stego.correspondence import CorrespondenceConfig, centred, correlation, normalised, sample
-from ovseg_ray.methods.stego.negatives import cyclic_negatives
 
-# share of pairs of points that are pushed together
-SHARES: Mapping[str, float] = {"self_pairs": 0.25, "neighbours": 0.2, "random": 0.02}
-MOST_PAIRS = 2_000_000
+POINTS = 7  # a side, of each image
+BINS = 256
+IMAGES, BATCH = 256, 32
 
 
-def suggest_shifts(
-    batches: Iterable[tuple[Tensor, Tensor]], config: CorrespondenceConfig, shares: Mapping[str, float] = SHARES
-) -> dict[str, float]:
-    """Shifts at which the wanted shares of pairs lie above.
+def suggest_shift(batches: Iterable[Tensor], config: CorrespondenceConfig) -> float:
+    """The shift that parts alike from unlike, told from pairs of points within images.
 
     Args:
-        batches: (B, C, h, w) features of images and of a neighbour of each, B of 2 or more; a few hundred images do.
-        config: whether cosines are centred, and how many points are drawn.
-        shares: of each kind of pairs, in 0..1.
+        batches: (B, C, h, w) features of images; a few hundred images do.
+        config: whether cosines are centred.
 
     Returns:
-        `self_pairs`, `neighbours` and `random`, rounded to three places.
+        In -1..1, rounded to three places.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name in SHARES}
+    counts = torch.zeros(BINS)
     generator = torch.Generator().manual_seed(0)
-    for features, near in batches:
-        shape = (len(features), config.points, config.points, 2)
-        here, there = (torch.rand(shape, generator=generator) * 2 - 1 for _ in range(2))
-        own = normalised(sample(features, here))
-        order = torch.randperm(len(features), generator=generator)
-        far = features[cyclic_negatives(order)]
-        others = {"self_pairs": own, "neighbours": normalised(sample(near, there))}
-        others["random"] = normalised(sample(far, there))
-        for name, other in others.items():
-            cosines = correlation(own, other)
-            found[name].append((centred(cosines) if config.pointwise else cosines).flatten())
-    shifts = {}
-    for name, parts in found.items():
-        values = torch.cat(parts)
-        step = max(len(values) // MOST_PAIRS, 1)  # torch's quantile has a limit
-        shifts[name] = round(float(values[::step].quantile(1 - shares[name])), 3)
-    return shifts
+    for features in batches:
+        shape = (len(features), POINTS, POINTS, 2)
+        own, other = (normalised(sample(features, torch.rand(shape, generator=generator) * 2 - 1)) for _ in range(2))
+        cosines = correlation(own, other)
+        counts += torch.histc(centred(cosines) if config.pointwise else cosines, BINS, -1, 1)
+    return round(otsu(counts), 3)
+
+
+def otsu(counts: Tensor) -> float:
+    """The threshold of a histogram over -1..1 with the greatest variance between its two sides.
+
+    Args:
+        counts: (n,) of equal bins.
+    """
+    edges = torch.linspace(-1, 1, len(counts) + 1, dtype=torch.float64)
+    share = counts.double() / counts.sum()
+    below, mean = share.cumsum(0), (share * (edges[1:] + edges[:-1]) / 2).cumsum(0)
+    between = (mean[-1] * below - mean).square() / (below * (1 - below)).clamp_min(1e-12)
+    best = between[:-1] == between[:-1].max()
+    return float(edges[1:-1][best].mean())  # between peaks that nothing lies between, the middle
+
+
+def spread_maps(store: FeatureStore) -> Iterator[Tensor]:
+    """Batches for `suggest_shift`: images spread over a store.
+
+    Raises:
+        UserError: no dense maps.
+    """
+    count = min(IMAGES, store.info.rows)
+    rows = [index * store.info.rows // count for index in range(count)]
+    for start in range(0, count, BATCH):
+        yield torch.stack([torch.from_numpy(store.features(row)) for row in rows[start : start + BATCH]])

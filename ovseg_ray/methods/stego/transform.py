@@ -84,9 +84,7 @@ class StegoTransform:
         if self.config.neighbours is None:
             return None
         table = open_table(self.config.neighbours, store.info.features)
-        # a table that keeps each image as its own neighbour has it at rank 0
-        first = 0 if "self" in table.info.removed else 1
-        known = table.neighbours(name)[first : first + self.config.neighbour_ranks]
+        known = table.drawn_from(name, self.config.neighbour_ranks)
         if not known:
             raise UserError(
                 f"image '{name}': has no neighbour in {self.config.neighbours}; build the table with a larger --k"
