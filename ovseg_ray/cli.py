@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands import check, convert, demo, doctor, embed, evaluate, neighbours, predict, serve, train, world
+from ovseg_ray.commands import (
+    check,
+    convert,
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    name,
+    neighbours,
+    predict,
+    serve,
+    train,
+    world,
+)
 from ovseg_ray.commands.explain import explain
 from ovseg_ray.commands.options import Debug, examples
 
@@ -31,6 +44,7 @@ app.command("evaluate", epilog=examples(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.command("predict", epilog=examples(*predict.EXAMPLES))(predict.predict)
 app.command("serve", epilog=examples(*serve.EXAMPLES))(serve.serve)
 app.command("token", epilog=examples(*serve.TOKEN_EXAMPLES))(serve.token)
+app.command("name", epilog=examples(*name.EXAMPLES))(name.name)
 app.command("doctor", epilog=examples(*doctor.EXAMPLES))(doctor.doctor)
 app.command("embed", epilog=examples(*embed.EXAMPLES))(embed.embed)
 app.command("config", epilog=examples(*train.CONFIG_EXAMPLES))(train.config)
@@ -39,10 +53,14 @@ data_app.command("check", epilog=examples(*check.EXAMPLES))(check.check)
 app.add_typer(data_app, name="data", epilog=examples(*check.EXAMPLES))
 convert_app = typer.Typer(help="Use checkpoints of other programs.", rich_markup_mode=None)
 convert_app.command("lseg", epilog=examples(*convert.EXAMPLES))(convert.lseg)
-app.add_typer(convert_app, name="convert", epilog=examples(*convert.EXAMPLES))
+convert_app.command("stego", epilog=examples(*convert.STEGO_EXAMPLES))(convert.stego)
+app.add_typer(convert_app, name="convert", epilog=examples(*convert.EXAMPLES, *convert.STEGO_EXAMPLES))
 neighbours_app = typer.Typer(help="Find which images are alike.", rich_markup_mode=None)
 neighbours_app.command("build", epilog=examples(*neighbours.EXAMPLES))(neighbours.build)
-app.add_typer(neighbours_app, name="neighbours", epilog=examples(*neighbours.EXAMPLES))
+neighbours_app.command("serve", epilog=examples(*neighbours.SERVE_EXAMPLES))(neighbours.serve)
+neighbours_app.command("query", epilog=examples(*neighbours.QUERY_EXAMPLES))(neighbours.query)
+neighbours_app.command("add", epilog=examples(*neighbours.ADD_EXAMPLES))(neighbours.add)
+app.add_typer(neighbours_app, name="neighbours", epilog=examples(*neighbours.EXAMPLES, *neighbours.SERVE_EXAMPLES))
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ovseg_ray import demo_stego
 from ovseg_ray.data import open_dataset
 from ovseg_ray.data.world import write_world
 from ovseg_ray.errors import UserError
@@ -27,6 +28,7 @@ SCENES = 8000
 SIZE = 64  # pixels a side: small, so that thousands of steps fit into minutes
 PRESETS = {"clip": "clip", "lseg": "lseg_world"}
 STEPS = ("world", "clip", "lseg", "evaluate", "report")
+ALL_STEPS = ("world", "clip", "lseg", "evaluate", "stego", "report")
 EXAMPLES = 8
 # asked of the same pictures in the report: a list that nobody trained with, at several levels at once
 OTHER_LABELS = ("circle", "ring", "bar", "ground", "wall", "sky")
@@ -36,7 +38,9 @@ SUMMARY = (
 )
 
 
-def run_demo(out: Path, seed: int = 0, *, workers: int = 2, scenes: int = SCENES) -> dict[str, Any]:
+def run_demo(
+    out: Path, seed: int = 0, *, workers: int = 2, scenes: int = SCENES, every: bool = False
+) -> dict[str, Any]:
     """Everything, from nothing to a report. Ray must be connected (`ovseg_ray.cluster.connect`).
 
     Args:
@@ -44,6 +48,7 @@ def run_demo(out: Path, seed: int = 0, *, workers: int = 2, scenes: int = SCENES
         seed: of the world and of both trainings.
         workers: training workers of LSeg.
         scenes: pictures of the world, training and held-out ones together.
+        every: the other methods as well: `stego/`, clusters learned without labels and named by CLIP.
 
     Returns:
         What `results.json` holds.
@@ -55,18 +60,28 @@ def run_demo(out: Path, seed: int = 0, *, workers: int = 2, scenes: int = SCENES
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a directory for --out")
     world, clip, lseg = out / "world", out / "clip", out / "lseg"
-    with _step(out, "world", f"a world of {scenes} scenes, with masks and captions"):
+    steps = ALL_STEPS if every else STEPS
+    results: dict[str, Any] = {}
+    evaluations: dict[str, dict[str, Any]] = {}
+    with _step(out, steps, "world", f"a world of {scenes} scenes, with masks and captions"):
         _write_world(world, scenes, seed)
-    with _step(out, "clip", "CLIP: an image and a text tower, from the captions alone"):
+    with _step(out, steps, "clip", "CLIP: an image and a text tower, from the captions alone"):
         _train("clip", {}, world, clip, seed, workers=1)
-    with _step(out, "lseg", f"LSeg on the seen classes, {workers} workers"):
+    with _step(out, steps, "lseg", f"LSeg on the seen classes, {workers} workers"):
         encoder = {"weights": str(clip / "model" / "model.safetensors")}
         _train("lseg", {"text": f"run:{clip}", "encoder": encoder}, world, lseg, seed, workers=workers)
-    with _step(out, "evaluate", "held-out scenes: seen and unseen classes, and two controls"):
-        evaluation = _evaluate(lseg, world, out / "evaluation.json")
-    with _step(out, "report", f"{out / 'report.html'}"):
-        _write_report(out, evaluation)
-    results = {"lseg": headline(evaluation), "seconds": _seconds(out)}
+    with _step(out, steps, "evaluate", "held-out scenes: seen and unseen classes, and two controls"):
+        evaluations["LSeg"] = _evaluate(lseg, world, out / "evaluation.json")
+        results["lseg"] = headline(evaluations["LSeg"])
+    runs = {"CLIP": clip, "LSeg": lseg}
+    if every:
+        with _step(out, steps, "stego", "STEGO: clusters of CLIP's features, no labels; then named by CLIP"):
+            evaluations["STEGO"] = demo_stego.run_stego(out / "stego", world, clip, seed)
+            results["stego"] = demo_stego.headline(evaluations["STEGO"])
+            runs["STEGO"] = out / "stego" / "clusters"
+    with _step(out, steps, "report", f"{out / 'report.html'}"):
+        _write_report(out, evaluations, runs)
+    results["seconds"] = _seconds(out)
     write_atomically(out / "results.json", json.dumps(results, indent=1) + "\n")
     return results
 
@@ -100,19 +115,18 @@ def _evaluate(run: Path, world: Path, file: Path) -> dict[str, Any]:
     return evaluate(run, open_dataset(world, "val"), controls=True, out=file)
 
 
-def _write_report(out: Path, evaluation: dict[str, Any]) -> None:
+def _write_report(out: Path, evaluations: dict[str, dict[str, Any]], runs: dict[str, Path]) -> None:
     scenes = open_dataset(out / "world", "val")
     rows = telling_rows(scenes, EXAMPLES)
     examples = make_examples(out / "lseg", scenes, rows, {"prediction by other words": list(OTHER_LABELS)})
-    runs = {"CLIP": out / "clip", "LSeg": out / "lseg"}
     seconds = _seconds(out)
-    report = ReportInput("ovseg_ray: the demo", {"LSeg": evaluation}, runs, examples, seconds, SUMMARY)
+    report = ReportInput("ovseg_ray: the demo", evaluations, runs, examples, seconds, SUMMARY)
     write_report(out / "report.html", report)
 
 
 @contextmanager
-def _step(out: Path, name: str, what: str) -> Iterator[None]:
-    print(f"[{STEPS.index(name) + 1}/{len(STEPS)}] {what}", file=sys.stderr, flush=True)
+def _step(out: Path, steps: Sequence[str], name: str, what: str) -> Iterator[None]:
+    print(f"[{steps.index(name) + 1}/{len(steps)}] {what}", file=sys.stderr, flush=True)
     started = time.monotonic()
     yield
     took = time.monotonic() - started

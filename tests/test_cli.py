@@ -21,7 +21,8 @@ from ovseg_ray.methods.registry import method_names
 
 VERBS = (
     "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
-    "neighbours build", "embed", "serve", "token",
+    "convert stego", "name", "neighbours build", "neighbours serve", "neighbours query", "neighbours add", "embed",
+    "serve", "token",
 )  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 

@@ -19,6 +19,7 @@ def test_each_command_that_does_work_has_a_script() -> None:
         "demo",
         "embed",
         "evaluate",
+        "name",
         "neighbours",
         "predict",
         "serve",

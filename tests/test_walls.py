@@ -20,6 +20,7 @@ ORDER = (
     ("evaluation",),
     ("training",),
     ("tuning", "serving", "neighbours", "embedding"),
+    ("demo_stego",),
     ("demo",),
     ("commands",),
     ("cli",),

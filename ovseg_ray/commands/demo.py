@@ -16,6 +16,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; a stopped demo goes on there.")],
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of the world and of both trainings.")] = 0,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Training processes of LSeg.")] = 2,
+    every: Annotated[bool, typer.Option("--all", help="STEGO as well: clusters without labels, then named.")] = False,
     address: Address = None,
     debug: Debug = False,
 ) -> None:
@@ -27,4 +28,4 @@ def demo(
     from ovseg_ray.demo import run_demo
 
     with connect(address, debug=debug):
-        run_demo(out, seed=seed, workers=workers)
+        run_demo(out, seed=seed, workers=workers, every=every)

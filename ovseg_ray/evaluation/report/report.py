@@ -36,6 +36,10 @@ _SPACES = {
     "labels": "the labels as asked",
     "shuffled": "control: each label is asked with the text of another, so this must fall to chance",
     "parents": "control: the parents' names are asked instead of the leaves'",
+    "clusters": "clusters matched to labels on this very set: what no naming of them can exceed",
+    "linear": "a linear classifier of the same codes, trained with labels",
+    "named": "labels by the names of clusters, on the same squares as the clusters",
+    "k-means": "k-means on the same features, matched like the clusters",
 }
 
 
