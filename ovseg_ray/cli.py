@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ovseg_ray.commands import (
+    calibrate,
     check,
     convert,
     demo,
@@ -21,6 +22,7 @@ from ovseg_ray.commands import (
     predict,
     serve,
     train,
+    tune,
     world,
 )
 from ovseg_ray.commands.explain import explain
@@ -40,6 +42,8 @@ data_app = typer.Typer(help="Look at data sets.", rich_markup_mode=None)
 app.command("demo", epilog=examples(*demo.EXAMPLES))(demo.demo)
 app.command("world", epilog=examples(*world.EXAMPLES))(world.world)
 app.command("train", epilog=examples(*train.EXAMPLES))(train.train)
+app.command("tune", epilog=examples(*tune.EXAMPLES))(tune.tune)
+app.command("calibrate", epilog=examples(*calibrate.EXAMPLES))(calibrate.calibrate)
 app.command("evaluate", epilog=examples(*evaluate.EXAMPLES))(evaluate.evaluate)
 app.command("predict", epilog=examples(*predict.EXAMPLES))(predict.predict)
 app.command("serve", epilog=examples(*serve.EXAMPLES))(serve.serve)

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ovseg_ray.errors import UserError
 
@@ -82,15 +83,25 @@ def _knock(address: str) -> None:
         ) from error
 
 
-def worker_cpus(workers: int, least: int | None = None) -> tuple[int, bool]:
+@dataclass(frozen=True)
+class WorkerResources:
+    """What one training process takes of the cluster.
+
+    Attributes:
+        cpus: also the threads of torch in it.
+        gpus: 0, 1, or a fraction where processes share one.
+    """
+
+    cpus: int
+    gpus: float = 0.0
+
+
+def worker_resources(workers: int, least: int | None = None) -> WorkerResources:
     """What each of `workers` training processes gets of the connected cluster.
 
     Args:
         workers: wanted.
         least: fewer will do for now, since the cluster may grow; default: all of them.
-
-    Returns:
-        CPUs of each, and whether each has a GPU.
 
     Raises:
         UserError: more workers than a cluster on this machine holds.
@@ -107,8 +118,8 @@ def worker_cpus(workers: int, least: int | None = None) -> tuple[int, bool]:
         if least > cpus[0] - 1:
             raise UserError(f"--workers {least}: Ray has {cpus[0]} CPUs here; use at most {max(cpus[0] - 1, 1)}")
         # Ray may have been told of more CPUs than the machine has
-        return max(min(os.cpu_count() or 1, cpus[0] - 1) // workers, 1), gpus > 0
-    return share_cpus(cpus, workers), gpus > 0
+        return WorkerResources(max(min(os.cpu_count() or 1, cpus[0] - 1) // workers, 1), float(gpus > 0))
+    return WorkerResources(share_cpus(cpus, workers), float(gpus > 0))
 
 
 def share_cpus(nodes: Sequence[int], workers: int) -> int:

@@ -42,6 +42,12 @@ class DataConfig(Config):
     sources: list[SourceConfig] = Field([], description="data sets; `--data` fills this in")
     validation_split: str = Field("val", description="split for mIoU during training")
     validation_images: int = Field(64, ge=0, description="images of that split used (evenly spread); 0: all")
+    validation_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="validate on this share of the training images, kept from training; 0: on the split",
+    )
     held_out: Literal["data set", "none"] = Field(
         "data set", description="hold out the labels that the data set itself names as unseen, or none"
     )

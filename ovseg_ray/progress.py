@@ -57,7 +57,7 @@ class ProgressBar:
         if self._rich:
             self._rich.stop()
         elif kind is None:
-            self._say(f"done in {_clock(time.monotonic() - self._started)}")
+            self._say(f"done in {clock(time.monotonic() - self._started)}")
 
     def start(self, done: int) -> None:
         """Count speed from here on: neither start-up nor resumed work belongs in the estimate."""
@@ -74,14 +74,15 @@ class ProgressBar:
         if now - self._said >= PLAIN_INTERVAL_S:
             self._said = now
             new, elapsed = done - self._first, now - self._counted
-            left = _clock((self._total - done) * elapsed / new) if new > 0 else "?"
+            left = clock((self._total - done) * elapsed / new) if new > 0 else "?"
             self._say(f"{done}/{self._total} {self._unit}, ETA {left}  {note}".rstrip())
 
     def _say(self, text: str) -> None:
         print(f"{self._description}: {text}", file=sys.stderr, flush=True)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as 3:07 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

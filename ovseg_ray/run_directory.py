@@ -88,7 +88,7 @@ class RunDirectory:
         if run.config_file.is_file():
             known = read_yaml(run.config_file)
             if known != json.loads(json.dumps(config)):
-                key = _first_difference(known, json.loads(json.dumps(config)))
+                key = first_difference(known, json.loads(json.dumps(config)))
                 raise UserError(f"{path}: already holds a different run ({key} differs); choose another --out")
             if not resume:
                 raise UserError(f"{path}: already holds this run; add --resume to continue it, or choose another --out")
@@ -159,9 +159,10 @@ def write_directory_atomically(path: Path, fill: Callable[[Path], None]) -> None
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _first_difference(a: Any, b: Any, prefix: str = "") -> str:
+def first_difference(a: Any, b: Any, prefix: str = "") -> str:
+    """Dotted name of the first key in which two nested mappings differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         for key in [*a, *(k for k in b if k not in a)]:
             if a.get(key) != b.get(key):
-                return _first_difference(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
+                return first_difference(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else str(key))
     return prefix or "configuration"

@@ -22,7 +22,7 @@ from ovseg_ray.methods.registry import method_names
 VERBS = (
     "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
     "convert stego", "name", "neighbours build", "neighbours serve", "neighbours query", "neighbours add", "embed",
-    "serve", "token",
+    "serve", "token", "tune", "calibrate",
 )  # fmt: skip
 REPOSITORY = Path(__file__).parents[1]
 
@@ -50,7 +50,7 @@ def test_help_shows_an_example_that_parses(verb: str, capsys: pytest.CaptureFixt
         parses(shlex.split(example))
 
 
-@pytest.mark.parametrize("verb", ["world", "train", "evaluate", "predict", "doctor", "demo", "embed", "serve"])
+@pytest.mark.parametrize("verb", ["world", "train", "evaluate", "predict", "doctor", "demo", "embed", "serve", "tune"])
 def test_verbs_that_use_ray_take_an_address(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--address" in help_of(verb, capsys)
 
@@ -94,6 +94,9 @@ MISTAKES = [
     ("train lsge --out x", "did you mean 'lseg'"),
     ("train lseg --out x --config lsegg", "did you mean the preset 'lseg'"),
     ("config lsge", "did you mean 'lseg'"),
+    ("tune lsge --out x", "did you mean 'lseg'"),
+    ("tune lseg --out x --trials 0", "--trials"),
+    ("tune lseg --out x --space nowhere.yaml", "nowhere.yaml"),
     ("world x --scenes many", "--scenes"),
     ("world x --scenes 0", "--scenes"),
     ("world x --address 127.0.0.1:1", "--address 127.0.0.1:1"),

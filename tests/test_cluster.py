@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from ovseg_ray.cluster import connect, share_cpus, worker_cpus
+from ovseg_ray.cluster import WorkerResources, connect, share_cpus, worker_resources
 from ovseg_ray.errors import UserError
 
 
@@ -34,20 +34,20 @@ def node(**resources: float) -> dict:
 @pytest.mark.parametrize(
     ("nodes", "workers", "expected"),
     [
-        ([node(CPU=4)], 1, (2, False)),  # Ray was told of 4, the machine has 2
-        ([node(CPU=4)], 2, (1, False)),
-        ([node(CPU=4)], 3, (1, False)),
-        ([node(CPU=4, GPU=2)], 2, (1, True)),
-        ([node(CPU=8), node(CPU=8), {"Alive": False, "Resources": {"CPU": 64}}], 3, (4, False)),
-        ([node(CPU=0), node(CPU=8, GPU=1)], 4, (1, True)),  # a cluster that may grow
+        ([node(CPU=4)], 1, (2, 0.0)),  # Ray was told of 4, the machine has 2
+        ([node(CPU=4)], 2, (1, 0.0)),
+        ([node(CPU=4)], 3, (1, 0.0)),
+        ([node(CPU=4, GPU=2)], 2, (1, 1.0)),
+        ([node(CPU=8), node(CPU=8), {"Alive": False, "Resources": {"CPU": 64}}], 3, (4, 0.0)),
+        ([node(CPU=0), node(CPU=8, GPU=1)], 4, (1, 1.0)),  # a cluster that may grow
     ],
 )
 def test_what_a_worker_gets(
-    monkeypatch: pytest.MonkeyPatch, nodes: list[dict], workers: int, expected: tuple[int, bool]
+    monkeypatch: pytest.MonkeyPatch, nodes: list[dict], workers: int, expected: tuple[int, float]
 ) -> None:
     monkeypatch.setattr("ray.nodes", lambda: nodes)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    assert worker_cpus(workers) == expected
+    assert worker_resources(workers) == WorkerResources(*expected)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_more_workers_than_this_machine_holds(
 ) -> None:
     monkeypatch.setattr("ray.nodes", lambda: [node(**resources)])
     with pytest.raises(UserError, match=text):
-        worker_cpus(workers)
+        worker_resources(workers)
 
 
 @pytest.mark.ray

@@ -16,6 +16,7 @@ SCRIPTS = sorted(JOBS.glob("*.py"))
 
 def test_each_command_that_does_work_has_a_script() -> None:
     assert [script.stem for script in SCRIPTS] == [
+        "calibrate",
         "demo",
         "embed",
         "evaluate",
@@ -24,6 +25,7 @@ def test_each_command_that_does_work_has_a_script() -> None:
         "predict",
         "serve",
         "train",
+        "tune",
         "world",
     ]
 

@@ -54,4 +54,4 @@ def test_a_failure_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3725, "1:02:05")])
 def test_clock(seconds: float, text: str) -> None:
-    assert progress._clock(seconds) == text
+    assert progress.clock(seconds) == text

@@ -67,7 +67,7 @@ def evaluate(
 
     fold = _fold(episodes, asked, controls, multi_scale)
     inference = resolve_multi_scale(multi_scale) if multi_scale is not None else None
-    dataset = open_dataset(data, split or _validation_split(data))
+    dataset = open_dataset(data, split or validation_split(data))
     with connect(address, debug=debug):
         result = score(
             run, dataset, labels=asked, controls=controls, out=out, crf=crf, inference=inference, episodes=fold
@@ -87,7 +87,12 @@ def _fold(episodes: str | None, *others: object) -> Fold | None:
     return Fold.parse(episodes)
 
 
-def _validation_split(data: Path) -> str:
+def validation_split(data: Path) -> str:
+    """The split that is meant where none is named.
+
+    Raises:
+        UserError: several splits, none of them "val".
+    """
     from ovseg_ray.data import list_splits
 
     splits = list_splits(data)

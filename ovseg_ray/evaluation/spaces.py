@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -57,6 +58,15 @@ def unseen_labels(space: LabelSpace, dataset: DataSet, unseen: tuple[str, ...]) 
     held_out = {_key(name) for name in unseen}
     trained = {int(label) for label, c in zip(truth_map, classes, strict=True) if _key(c) not in held_out}
     return sorted({int(label) for label in truth_map} - trained - {IGNORE})
+
+
+def without_truth(space: LabelSpace, dataset: DataSet, hidden: tuple[str, ...]) -> LabelSpace:
+    """The same space with the pixels of some classes ignored; their labels still compete."""
+    classes = dataset.require_masks().names
+    truth_map = np.arange(len(classes)) if space.truth_map is None else space.truth_map
+    keys = {_key(name) for name in hidden}
+    ignored = np.array([_key(name) in keys for name in classes])
+    return replace(space, truth_map=np.where(ignored, IGNORE, truth_map))
 
 
 def _key(name: str) -> str:

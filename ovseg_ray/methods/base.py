@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ovseg_ray.config import Config, TrainingConfig
 from ovseg_ray.data.sample import DecodedSample
+from ovseg_ray.errors import UserError
 from ovseg_ray.vocabulary import TextEncoder, Vocabulary
 
 Batch = dict[str, Tensor]
@@ -159,6 +160,11 @@ class Method(nn.Module, ABC):
     def text_encoder(self) -> TextEncoder | None:
         """The text tower that labels go through; None for a method that needs none."""
 
+    @property
+    def text_source(self) -> str | None:
+        """What `build_text_encoder` makes the text tower of, where it comes from outside the model; else None."""
+        return None
+
     def use_text_encoder(self, encoder: TextEncoder) -> None:
         """Take the text tower that was saved with the model; nothing to do for a method that holds its own.
 
@@ -224,3 +230,11 @@ class Method(nn.Module, ABC):
         Equal to the argmax (lowest index at ties) and softmax of the upsampled `scores`, without a
         B×N×H×W tensor ever existing.
         """
+
+    def scale_temperature(self, factor: float) -> None:
+        """Divide all scores by `factor` from now on: no label changes, the confidence does.
+
+        Raises:
+            UserError: a model whose scores no temperature of its own divides.
+        """
+        raise UserError(f"method {self.name}: has no temperature to fit; give a run of another method, such as lseg")

@@ -14,6 +14,7 @@ from ovseg_ray.run_directory import RunDirectory
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.sources import Sources, open_sources
 from ovseg_ray.vocabulary import Vocabulary
+from ovseg_ray.vocabulary.cached_encoder import CachedTextEncoder
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Session:
         threads: of torch in a training worker.
         provenance: what is known before training.
         restart: checkpoint to take where Ray Train knows of none.
+        text_cache: directory of vectors of prompts that need not be encoded again.
     """
 
     config: RunConfig
@@ -39,6 +41,7 @@ class Session:
     threads: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
     restart: Path | None = None
+    text_cache: Path | None = None
 
     @property
     def run(self) -> RunDirectory:
@@ -53,5 +56,7 @@ class Session:
         """The method, knowing its label sets; its weights are random, from the configured seed."""
         torch.manual_seed(self.config.training.seed)
         method = self.method(self.method.config_class.model_validate(self.config.model))
+        if self.text_cache is not None and method.text_source is not None:
+            method.use_text_encoder(CachedTextEncoder(method.text_source, self.text_cache))
         method.prepare(self.label_sets)
         return method

@@ -13,6 +13,7 @@ import numpy as np
 
 from ovseg_ray.config import DataConfig, SourceConfig
 from ovseg_ray.data import open_dataset
+from ovseg_ray.data.cut import cut
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.episodes import FOREGROUND, OTHERS, Fold, pairs
 from ovseg_ray.data.sample import IGNORE_8, IGNORE_16, DecodedSample
@@ -140,6 +141,8 @@ def _open_pairs(config: SourceConfig, data: DataConfig, fold: Fold) -> list[Sour
 
 def _open(config: SourceConfig, data: DataConfig, masks: bool) -> Source:
     dataset = open_dataset(config.path, config.split)
+    if data.validation_share:
+        dataset, _ = cut(dataset, data.validation_share)
     if not masks:
         return Source(replace(dataset, masks=None))
     own = dataset.require_masks()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ovseg_ray.cluster import worker_cpus
+from ovseg_ray.cluster import WorkerResources, worker_resources
 from ovseg_ray.config import SourceConfig, build
 from ovseg_ray.data import list_splits, open_dataset
 from ovseg_ray.errors import UserError
@@ -33,7 +33,15 @@ RESIZE_INTERVAL_S = 15.0  # between looks for room for more workers; each resize
 COLLECTIVE_TIMEOUT_S = 300  # a dead peer must not look like a hang of half an hour
 
 
-def train(config: RunConfig, out: Path, *, workers: int | tuple[int, int] = 1, resume: bool = False) -> RunDirectory:
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    workers: int | tuple[int, int] = 1,
+    resume: bool = False,
+    worker: WorkerResources | None = None,
+    text_cache: Path | None = None,
+) -> RunDirectory:
     """Train a method on Ray Train and export the last model (the averaged weights where `ema_decay` is set).
 
     Ray must be connected (`ovseg_ray.cluster.connect`). Whatever is wrong with the configuration or the data sets
@@ -45,6 +53,8 @@ def train(config: RunConfig, out: Path, *, workers: int | tuple[int, int] = 1, r
         workers: training processes; (least, most) starts with as many as the cluster has room for, and takes more
             in or does with fewer as nodes come and go. The result is the same.
         resume: go on with the run that is there, to the same end; one that has finished is returned at once.
+        worker: what each of them takes of the cluster; default: an equal part of all of it.
+        text_cache: directory of `CachedTextEncoder`: vectors of prompts that other trainings encoded already.
 
     Raises:
         UserError: anything the user can mend, also when a worker met it.
@@ -61,16 +71,18 @@ def train(config: RunConfig, out: Path, *, workers: int | tuple[int, int] = 1, r
     least, most = (workers, workers) if isinstance(workers, int) else workers
     plan = _check_plans(config, len(sources), range(least, most + 1))
     validation = validation_sources(config, method) if config.training.validate_every else ()
-    cpus, gpu = worker_cpus(most, least)
+    worker = worker or worker_resources(most, least)
     run = RunDirectory.create(out, values, resume=resume)
     remove_partial(run.path)
     provenance = provenance_of(config, sources, most)
     labels = tuple(sources.label_sets)
-    session = Session(config, method, run.path, labels, validation, cpus, provenance, newest_known(run))
+    session = Session(
+        config, method, run.path, labels, validation, worker.cpus, provenance, newest_known(run), text_cache
+    )
     count = f"{least} to {most} workers" if least < most else f"{most} worker{'s' if most > 1 else ''}"
     _say(f"train {config.method}: {len(sources)} images, {plan.total_steps} steps, {count}")
     with watch(run.metrics_file, f"train {config.method}", plan.total_steps):
-        checkpoint = _fit(session, (least, most), gpu)
+        checkpoint = _fit(session, (least, most), worker.gpus)
     _export(session, checkpoint)
     return run
 
@@ -84,7 +96,7 @@ def _check_plans(config: RunConfig, samples: int, workers: range) -> Plan:
     return plan
 
 
-def _fit(session: Session, workers: tuple[int, int], gpu: bool) -> Path:
+def _fit(session: Session, workers: tuple[int, int], gpus: float) -> Path:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -97,9 +109,9 @@ def _fit(session: Session, workers: tuple[int, int], gpu: bool) -> Path:
         train_loop_config={"session": session},
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers[0] if workers[0] == workers[1] else workers,
-            use_gpu=gpu,
+            use_gpu=gpus > 0,
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
-            resources_per_worker={"CPU": session.threads, **({"GPU": 1} if gpu else {})},
+            resources_per_worker={"CPU": session.threads, **({"GPU": gpus} if gpus else {})},
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         run_config=ray.train.RunConfig(
@@ -109,7 +121,10 @@ def _fit(session: Session, workers: tuple[int, int], gpu: bool) -> Path:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=training.keep_last),
             callbacks=[AbortOnUserError()],
         ),
-        validation_config=ray.train.ValidationConfig(fn=Validation(session)),
+        # "DEFAULT": as a trial of Ray Tune, the task would else be held to the sliver of a CPU that watches the trial
+        validation_config=ray.train.ValidationConfig(
+            fn=Validation(session), ray_remote_kwargs={"scheduling_strategy": "DEFAULT"}
+        ),
     )
     try:
         with _own_interrupts():
@@ -176,11 +191,13 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def validation_sources(config: RunConfig, method: type[Method]) -> tuple[SourceConfig, ...]:
-    """The data sets that have the validation split; the others are named on stderr.
+    """The data sets that have the validation split, or all where it is cut from training; others are told on stderr.
 
     Raises:
         UserError: a validation split that cannot be read, or has no masks where the method needs them.
     """
+    if config.data.validation_share:
+        return tuple(config.data.sources)
     split = config.data.validation_split
     if config.data.episodes is not None:
         _say("validation: none during training by episodes; 'ovseg-ray evaluate RUN --episodes …' scores them")

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovseg_ray.config import SourceConfig
+from ovseg_ray.config import DataConfig, SourceConfig
 from ovseg_ray.data import open_dataset
+from ovseg_ray.data.cut import cut
 from ovseg_ray.data.dataset import DataSet
 
 AMPLE_BYTES = 6 * 2**30
@@ -19,6 +20,7 @@ if TYPE_CHECKING:  # the controller of Ray Train unpickles `Validation`: whateve
 
     from ovseg_ray.methods.base import Batch, Method
     from ovseg_ray.training.session import Session
+    from ovseg_ray.vocabulary import Vocabulary
 
 
 class Validation:
@@ -69,7 +71,7 @@ class Validation:
 
 
 def validate(method: Method, session: Session) -> dict[str, Any]:
-    """Metrics of a model on the validation split of every data set; over several, their mean.
+    """Metrics of a model on the validation images of every data set; over several, their mean.
 
     Returns:
         mIoU and its companions, all labels of a set competing; or what a method that does not segment measures.
@@ -82,7 +84,7 @@ def validate(method: Method, session: Session) -> dict[str, Any]:
     data = session.config.data
     results = []
     for index, source in enumerate(session.validation):
-        dataset = open_dataset(source.path, data.validation_split)
+        dataset = validation_dataset(source, data)
         rows = spread(len(dataset), data.validation_images)
         if method.segments:
             results.append(_segmentation_metrics(method, dataset, rows, source, session))
@@ -92,21 +94,39 @@ def validate(method: Method, session: Session) -> dict[str, Any]:
     return mean_of(results)
 
 
+def validation_dataset(source: SourceConfig, data: DataConfig) -> DataSet:
+    """The images that validate: those cut out of the training split where `validation_share` says so, or a split."""
+    if data.validation_share:
+        return cut(open_dataset(source.path, source.split), data.validation_share)[1]
+    return open_dataset(source.path, data.validation_split)
+
+
 def _segmentation_metrics(
     method: Method, dataset: DataSet, rows: Sequence[int], source: SourceConfig, session: Session
 ) -> dict[str, float]:
     from ovseg_ray.evaluation.scoring import score_rows
-    from ovseg_ray.evaluation.spaces import label_space, unseen_labels
-    from ovseg_ray.vocabulary import LabelEmbeddings, Vocabulary
+    from ovseg_ray.evaluation.spaces import label_space, unseen_labels, without_truth
+    from ovseg_ray.vocabulary import LabelEmbeddings
 
-    vocabulary = Vocabulary.from_yaml(source.vocabulary) if source.vocabulary else dataset.require_masks()
-    templates = method.label_sets[0].templates if method.label_sets else vocabulary.templates
     encoder = method.text_encoder
     assert encoder is not None  # a method that segments by labels
-    space = label_space("labels", dataset, vocabulary.with_templates(templates), LabelEmbeddings(encoder).embed)
+    vocabulary = label_vocabulary(method, source, session.config.data)
+    space = label_space("labels", dataset, vocabulary, LabelEmbeddings(encoder).embed)
     hidden = (*source.held_out, *(dataset.unseen if session.config.data.held_out == "data set" else ()))
+    if hidden and session.config.data.validation_share:
+        # cut from the training data: what training may not see is not looked at here either, it only competes
+        space, hidden = without_truth(space, dataset, hidden), ()
     matrix = score_rows(method, dataset, rows, [space])["labels"]
     return matrix.metrics(unseen_labels(space, dataset, hidden) if hidden else ())
+
+
+def label_vocabulary(method: Method, source: SourceConfig, data: DataConfig) -> Vocabulary:
+    """The labels that validation on a data set asks for, with the prompts of training."""
+    from ovseg_ray.vocabulary import Vocabulary
+
+    named = source.vocabulary
+    vocabulary = Vocabulary.from_yaml(named) if named else validation_dataset(source, data).require_masks()
+    return vocabulary.with_templates(method.label_sets[0].templates if method.label_sets else vocabulary.templates)
 
 
 def _batches(method: Method, dataset: DataSet, rows: Sequence[int], number: int, session: Session) -> Iterator[Batch]:

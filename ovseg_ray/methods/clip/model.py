@@ -17,6 +17,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
 from ovseg_ray.methods.clip.config import ClipConfig
 from ovseg_ray.methods.clip.loss import contrastive_loss
+from ovseg_ray.methods.clip.retrieval import recall
 from ovseg_ray.methods.clip.tower import PooledTower
 from ovseg_ray.methods.clip.transform import WORD_BUCKETS, ClipTransform, normalised
 from ovseg_ray.vocabulary import TextEncoder
@@ -86,6 +87,17 @@ class Clip(Method):
             "contrastive": contrastive_loss(image, text, scale),
             "words": self.config.word_loss * found / len(pooled),
         }
+
+    def validation_metrics(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """ "loss", which scores, and the recall of pairs over all batches together."""
+        losses, images, texts, tokens = [], [], [], []
+        for batch in batches:
+            losses.append(sum(float(term) for term in self.losses(batch).values()))
+            images.append(self.towers.encode_image(batch["image"], normalize=True).float().cpu())
+            texts.append(self.towers.encode_text(batch["tokens"], normalize=True).float().cpu())
+            tokens.append(batch["tokens"].cpu())
+        loss = math.fsum(losses) / len(losses)
+        return {"loss": loss, "score": -loss, **recall(torch.cat(images), torch.cat(texts), torch.cat(tokens))}
 
     @torch.no_grad()
     def after_step(self) -> None:

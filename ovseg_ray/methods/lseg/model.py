@@ -165,6 +165,10 @@ class LSeg(Method):
     # a tuple keeps the tower out of the module's parameters, whatever it is made of
     _text: tuple[TextEncoder, ...] = ()
 
+    @property
+    def text_source(self) -> str | None:
+        return self.config.text
+
     def use_text_encoder(self, encoder: TextEncoder) -> None:
         if self.head is None:
             device = next(self.parameters()).device
@@ -218,6 +222,12 @@ class LSeg(Method):
             return segment(
                 features, inverse_norm, weight, bias, self.block, encoding.size, size, half=self.config.reference
             )
+
+    def scale_temperature(self, factor: float) -> None:
+        if self.block is not None or self.config.reference:
+            key = "model.reference" if self.block is None else "model.head_block"
+            raise UserError(f"{key}: what comes after the temperature was trained with it; train with another instead")
+        self.config = self.config.model_copy(update={"temperature": self.config.temperature * factor})
 
     # ---- the network
     @property

@@ -1,0 +1,17 @@
+r"""`ovseg-ray tune` as a job of a cluster.
+
+    ray job submit --working-dir . -- \
+        python jobs/tune.py clip --data /mnt/data/world --out /mnt/sweeps/clip --trials 40
+
+The arguments are those of the command; the cluster whose job this is does the work. Paths must be on storage that
+every node sees.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ovseg_ray.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["tune", *sys.argv[1:]]))

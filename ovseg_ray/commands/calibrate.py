@@ -1,0 +1,35 @@
+"""`ovseg-ray calibrate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovseg_ray.commands.options import DataPath, Debug, RunPath, Split, emit, say
+
+EXAMPLES = ("ovseg-ray calibrate demo/lseg --data demo/world --out demo/lseg-calibrated",)
+
+
+def calibrate(
+    run: RunPath,
+    data: DataPath,
+    out: Annotated[Path, typer.Option(metavar="MODEL", help="Directory of the calibrated model; new.")],
+    split: Split = None,
+    images: Annotated[int, typer.Option(metavar="N", min=0, help="Images to fit on, evenly spread; 0: all.")] = 200,
+    debug: Debug = False,
+) -> None:
+    """Fit the temperature of a model, so that its confidence says how often it is right. Labels stay as they are.
+
+    The network runs once; all values are tried on its cached scores.
+    """
+    from ovseg_ray.commands.evaluate import validation_split
+    from ovseg_ray.data import open_dataset
+    from ovseg_ray.tuning.calibrate import calibrate as fit
+
+    found = fit(run, open_dataset(data, split or validation_split(data)), out, images=images)
+    for name in ("before", "after"):
+        shown = ", ".join(f"{key} {value:.4f}" for key, value in found[name].items())
+        say(f"{name}: {shown}")
+    emit(found)

@@ -1,0 +1,236 @@
+"""The Optuna study of a sweep as its one record: trials asked for and told in an order that nothing else disturbs.
+
+Trials end in any order, but the sampler must not know: a trial is asked for once all but the `lag` before it have been
+told, and none of these has. So suggestion k follows from the seed, k and `lag` alone, whatever the machine was doing.
+What a trial came to is written into the study as soon as it is known; "told" is Optuna's word for using it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from ovseg_ray.errors import UserError
+from ovseg_ray.tuning.space import Choice, FloatRange, SweepSpace, Value, name_of
+
+State = Literal["complete", "stopped", "failed"]
+STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+_OUTCOME, _CURVE = "outcome", "curve"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to.
+
+    Attributes:
+        state: "complete", "stopped" early, or "failed".
+        values: one number an objective; None unless complete.
+        reason: of a failure.
+        seconds: of training, over all starts.
+        epochs: trained.
+    """
+
+    state: State
+    values: tuple[float, ...] | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    epochs: float = 0.0
+
+
+class Ledger:
+    """Asks and tells.
+
+    Args:
+        study: of `open_study`.
+        space: of the sweep.
+        seed: of the suggestions.
+        first: values of trial 0: the configuration that the sweep started from, as far as it lies in the space.
+
+    Attributes:
+        lag: how many trials may be unknown to the next one asked for.
+    """
+
+    def __init__(
+        self, study: optuna.Study, space: SweepSpace, seed: int, first: Mapping[str, Value] | None = None
+    ) -> None:
+        self.study, self.space, self.lag = study, space, 1
+        self._seed, self._first = seed, dict(first or {})
+
+    # ---- what is known
+    def trials(self) -> list[FrozenTrial]:
+        """All trials that were asked for, by number."""
+        return [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+
+    def outcome(self, trial: FrozenTrial) -> Outcome | None:
+        """What a trial came to, told or not."""
+        known = trial.user_attrs.get(_OUTCOME)
+        if known is None:
+            return None
+        return Outcome(**{**known, "values": None if known["values"] is None else tuple(known["values"])})
+
+    def unfinished(self) -> list[int]:
+        """Numbers of trials that were asked for and came to nothing yet."""
+        return [trial.number for trial in self.trials() if self.outcome(trial) is None]
+
+    def curve(self, number: int) -> list[tuple[float, float]]:
+        """(epoch, first objective) of a trial's validations so far."""
+        return [(epoch, value) for epoch, value in self.trials()[number].user_attrs.get(_CURVE, [])]
+
+    def visible(self, number: int) -> int:
+        """How many of the first trials were known when this one was asked for: all their results are final."""
+        return int(self.trials()[number].user_attrs["known"])
+
+    # ---- asking
+    def ask(self) -> tuple[int, dict[str, Value]] | None:
+        """The next trial: its number and values; None while an earlier one must end first."""
+        trials = self.trials()
+        number = len(trials)
+        due = max(number - self.lag, 0)
+        if any(self.outcome(trial) is None for trial in trials[:due]):
+            return None
+        for earlier in trials[:due]:
+            self._tell(earlier)
+        self.study.sampler = _sampler(self._seed, number, self.space.startup_trials)
+        if self._first and not self.study.get_trials(deepcopy=False):
+            self.study.enqueue_trial(self._as_optuna(self._first))
+        trial = self.study.ask()
+        trial.set_user_attr("known", due)
+        return number, self._suggest(trial)
+
+    def values(self, number: int) -> dict[str, Value]:
+        """Values of a trial, also of one whose asking was cut short."""
+        frozen = self.trials()[number]
+        if frozen.state.is_finished():
+            return self._from_optuna(frozen.params)
+        self.study.sampler = _sampler(self._seed, number, self.space.startup_trials)
+        trial = Trial(self.study, frozen._trial_id)
+        if "known" not in frozen.user_attrs:
+            trial.set_user_attr("known", max(number - self.lag, 0))
+        return self._suggest(trial)
+
+    def _suggest(self, trial: Trial) -> dict[str, Value]:
+        found: dict[str, Value] = {}
+        for key, range_ in self.space.space.items():
+            if not self.space.active(key, found):
+                continue
+            if isinstance(range_, Choice):
+                found[key] = range_.value(trial.suggest_categorical(key, range_.names))
+            elif isinstance(range_, FloatRange):
+                found[key] = trial.suggest_float(key, range_.low, range_.high, log=range_.log)
+            else:
+                found[key] = trial.suggest_int(key, range_.low, range_.high, step=range_.step, log=range_.log)
+        return found
+
+    def _from_optuna(self, params: Mapping[str, Any]) -> dict[str, Value]:
+        ranges = self.space.space
+        return {
+            key: range_.value(params[key]) if isinstance(range_, Choice) else params[key]
+            for key, range_ in ranges.items()
+            if key in params
+        }
+
+    def _as_optuna(self, values: Mapping[str, Value]) -> dict[str, Any]:
+        return {
+            key: name_of(value) if isinstance(self.space.space[key], Choice) else value for key, value in values.items()
+        }
+
+    # ---- telling
+    def report(self, number: int, epoch: float, value: float) -> None:
+        """Note a validation of a running trial; one that is known already stays as it is."""
+        curve = self.curve(number)
+        if not math.isfinite(value) or any(known >= epoch for known, _ in curve):
+            return
+        trial = Trial(self.study, self.trials()[number]._trial_id)
+        trial.set_user_attr(_CURVE, [*curve, (epoch, value)])
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Note what a trial came to. It is told when its turn comes."""
+        trial = Trial(self.study, self.trials()[number]._trial_id)
+        trial.set_user_attr(_OUTCOME, asdict(outcome))
+
+    def close(self) -> None:
+        """Tell all that is known: nothing more will be asked for now."""
+        for trial in self.trials():
+            if self.outcome(trial) is None:
+                return
+            self._tell(trial)
+
+    def _tell(self, frozen: FrozenTrial) -> None:
+        if frozen.state.is_finished():
+            return
+        outcome = self.outcome(frozen)
+        assert outcome is not None
+        if len(self.space.objectives) == 1:  # Optuna has no curves of several objectives
+            trial = Trial(self.study, frozen._trial_id)
+            for epoch, value in self.curve(frozen.number):
+                trial.report(value, round(1000 * epoch))
+        self.study.tell(frozen.number, outcome.values, state=STATES[outcome.state])
+
+
+def open_study(path: Path, method: str, space: SweepSpace) -> optuna.Study:
+    """The study in an SQLite file, named after the method; a new one where there is none.
+
+    Raises:
+        UserError: the file cannot be read or written as a study.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    direction = optuna.study.StudyDirection
+    directions = [direction.MAXIMIZE if o.mode == "max" else direction.MINIMIZE for o in space.objectives]
+    try:
+        return optuna.create_study(
+            storage=f"sqlite:///{path}", study_name=method, directions=directions, load_if_exists=True
+        )
+    except Exception as error:  # SQLAlchemy's, of many kinds
+        raise UserError(f"{path}: cannot be used as a study ({_line(error)}); choose another --out") from error
+
+
+def default_values(space: SweepSpace, configuration: Mapping[str, Any]) -> dict[str, Value]:
+    """Values of the space's keys in a configuration, as far as they lie in their ranges."""
+    from ovseg_ray.tuning.check import lookup
+
+    found: dict[str, Value] = {}
+    for key, range_ in space.space.items():
+        try:
+            value = lookup(configuration, key)
+        except KeyError:
+            continue
+        if space.active(key, found) and range_.holds(value):
+            found[key] = value
+    return found
+
+
+def _sampler(seed: int, number: int, startup: int) -> optuna.samplers.BaseSampler:
+    """A sampler whose draws follow from the seed and the trial: a sweep that was killed goes on as if it had not been.
+
+    Tree-structured Parzen estimators over all keys at once (Watanabe 2023); trials that still run count as bad ones,
+    so that no two look at the same place.
+    """
+    own = int.from_bytes(hashlib.sha256(f"{seed}/{number}".encode()).digest()[:4], "little")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=own, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+        )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def best_first(study: optuna.Study) -> Sequence[FrozenTrial]:
+    """The best trial, or with several objectives the Pareto front, best in the first objective first; maybe none."""
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if not done:
+        return ()
+    sign = -1 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1
+    return sorted(study.best_trials, key=lambda trial: (sign * trial.values[0], trial.number))[
+        : None if len(study.directions) > 1 else 1
+    ]

@@ -1,0 +1,124 @@
+"""The study as Ray Tune's search algorithm.
+
+Ray Tune's own `OptunaSearch` keeps what it needs to go on in a pickle beside the study, counts trials that a scheduler
+stopped as complete, and forgets why one failed; here the study alone says all of that.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from ovseg_ray.run_directory import RunDirectory
+from ovseg_ray.training.metrics import read_metrics
+from ovseg_ray.tuning.ledger import Ledger, Outcome
+from ovseg_ray.tuning.space import Value
+
+DIED = "its process died; Ray's session directory has the log"
+LAG = 2  # times the trials that run at once: fewer would leave places empty behind a slow trial
+
+
+class StudySearch(Searcher):
+    """Hands out trials: first those that an earlier start left unfinished, then new ones.
+
+    Args:
+        ledger: of the sweep.
+        trials: how many there are to be in all.
+        places: how many may run at this moment.
+        run: run directory of a trial, by number.
+        ended: called with each number that came to something.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        trials: int,
+        places: Callable[[], int],
+        run: Callable[[int], RunDirectory],
+        ended: Callable[[int], None],
+    ) -> None:
+        super().__init__()
+        self._ledger, self._trials, self._places, self._run, self._ended = ledger, trials, places, run, ended
+        self._waiting = ledger.unfinished()
+        self._running: dict[str, int] = {}
+
+    def suggest(self, trial_id: str) -> Any:
+        """Called by Ray Tune: a configuration, "not now" (None), or the end."""
+        places = self._places()
+        if len(self._running) >= places:
+            return None
+        if self._waiting:
+            number = self._waiting.pop(0)
+            return self._start(trial_id, number, self._ledger.values(number))
+        if len(self._ledger.trials()) >= self._trials:
+            return Searcher.FINISHED
+        self._ledger.lag = LAG * places
+        asked = self._ledger.ask()
+        return None if asked is None else self._start(trial_id, *asked)
+
+    def _start(self, trial_id: str, number: int, values: Mapping[str, Value]) -> dict[str, Any]:
+        self._running[trial_id] = number
+        return {"number": number, "values": dict(values)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Called by Ray Tune."""
+        if result.get("value") is not None:
+            self._ledger.report(self._running[trial_id], result["epoch"], result["value"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Called by Ray Tune."""
+        number = self._running.pop(trial_id, None)
+        if number is None:
+            return
+        logged = [record for record in read_metrics(self._run(number).metrics_file)[0] if "loss" in record]
+        spent = {"seconds": logged[-1]["seconds"], "epochs": logged[-1]["epoch"]} if logged else {}
+        self._ledger.finish(number, _outcome(result or {}, error, spent))
+        self._ended(number)
+
+    # Ray Tune saves its search algorithm from time to time; all there is to know is in the study
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing."""
+
+
+def _outcome(result: Mapping[str, Any], error: bool, spent: Mapping[str, Any]) -> Outcome:
+    if error:
+        return Outcome("failed", reason=DIED, **spent)
+    if result.get("failed"):
+        return Outcome("failed", reason=result["failed"], **spent)
+    if not result.get("final"):
+        return Outcome("stopped", **spent)
+    return Outcome("complete", values=tuple(result["values"]), **spent)
+
+
+class Places:
+    """How many trials the cluster holds at once; looked up again now and then, since nodes come and go.
+
+    Args:
+        fixed: this many, whatever the cluster has.
+        count: asks the cluster.
+        every: seconds between looks.
+    """
+
+    def __init__(self, fixed: int | None, count: Callable[[], int], every: float = 5.0) -> None:
+        self._fixed, self._count, self._every = fixed, count, every
+        self._known, self._looked = 0, -math.inf
+
+    def __call__(self) -> int:
+        if self._fixed is not None:
+            return self._fixed
+        if time.monotonic() - self._looked >= self._every:
+            self._known, self._looked = max(self._count(), 1), time.monotonic()
+        return self._known

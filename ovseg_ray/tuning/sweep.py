@@ -1,0 +1,229 @@
+"""A sweep: many trainings of one method, to find the configuration that does best."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ovseg_ray.cluster import WorkerResources
+from ovseg_ray.config import read_yaml
+from ovseg_ray.errors import UserError
+from ovseg_ray.methods.registry import get_method
+from ovseg_ray.run_directory import first_difference, write_atomically
+from ovseg_ray.training.batch_norm import groups_of
+from ovseg_ray.training.config import RunConfig
+from ovseg_ray.training.plan import Plan
+from ovseg_ray.training.session import Session
+from ovseg_ray.training.sources import open_sources
+from ovseg_ray.training.train import with_absolute_paths
+from ovseg_ray.tuning.best import write_best
+from ovseg_ray.tuning.check import check_space
+from ovseg_ray.tuning.ledger import Ledger, default_values, open_study
+from ovseg_ray.tuning.live import LiveTable
+from ovseg_ray.tuning.report import write_report
+from ovseg_ray.tuning.space import Asha, SweepSpace
+from ovseg_ray.tuning.trial import TrialJob, run_trial, trial_config
+
+MAX_FAILURES = 2  # deaths of a trial's process (a node that goes) after which it is not started again
+TRIAL_CPUS = 0.01  # of the process that watches a trial; its workers take what they need themselves
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How a sweep is run; of these, seed and the number of trials at once decide what is suggested.
+
+    Attributes:
+        trials: in all, over every start of the sweep.
+        seed: of the suggestions.
+        workers: training processes of a trial.
+        parallel: trials at once; None follows the cluster, and grows as nodes join.
+        gpus: of each worker where the cluster has any; a fraction shares one.
+        resume: go on with the sweep that is there.
+    """
+
+    trials: int = 20
+    seed: int = 0
+    workers: int = 1
+    parallel: int | None = None
+    gpus: float = 1.0
+    resume: bool = False
+
+
+def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *, source: str = "space") -> Ledger:
+    """Run a sweep to its end, and leave `best.yaml`, `study.db` and `report.html`.
+
+    Ray must be connected (`ovseg_ray.cluster.connect`). Trials are compared on images cut out of the training split;
+    the validation split is never looked at. Trial 0 is the configuration as given.
+
+    Args:
+        base: configuration that trials start from.
+        space: what to look for, and where.
+        out: directory of the sweep, on storage that every process sees.
+        options: how.
+        source: what errors call the space.
+
+    Raises:
+        UserError: a space that does not fit the method, data that does not fit, or a directory with something else.
+    """
+    base, out = with_absolute_paths(base), out.absolute()
+    # a mistake in the data is told before one in the space
+    images = _images(trial_config(base, space, {}))
+    _check_plan(base, images, options.workers)
+    check_space(space, base, source, lambda config: _check_plan(config, images, options.workers))
+    _open_directory(out, base, space, options)
+    worker, count = _shares(options)
+    job = TrialJob(base, space, out, options.workers, worker)
+    encode_texts(job)
+    ledger = Ledger(
+        open_study(out / "study.db", base.method, space), space, options.seed,
+        default_values(space, base.model_dump(mode="json")),
+    )  # fmt: skip
+    if len([t for t in ledger.trials() if ledger.outcome(t) is not None]) < options.trials:
+        try:
+            _fit(job, ledger, options, count)
+        except KeyboardInterrupt:
+            write_report(out / "report.html", job, ledger)
+            raise
+    ledger.close()
+    write_best(out, base, ledger)
+    write_report(out / "report.html", job, ledger)
+    return ledger
+
+
+def _images(config: RunConfig) -> int:
+    """Training images of a trial; what is wrong with the data sets is met here."""
+    return len(open_sources(config.data, masks=get_method(config.method).segments))
+
+
+def _check_plan(config: RunConfig, images: int, workers: int) -> None:
+    plan = Plan.of(config.training, images, workers)
+    if config.training.batch_norm_images is not None:
+        groups_of(config.training.batch_norm_images, plan.shares)
+
+
+def _open_directory(out: Path, base: RunConfig, space: SweepSpace, options: SweepOptions) -> None:
+    file = out / "sweep.yaml"
+    content = {
+        "method": base.method,
+        "seed": options.seed,
+        "base": base.model_dump(mode="json"),
+        "space": space.model_dump(mode="json"),
+    }
+    if file.is_file():
+        known = read_yaml(file)
+        if known != json.loads(json.dumps(content)):
+            key = first_difference(known, json.loads(json.dumps(content)))
+            raise UserError(f"{out}: already holds another sweep ({key} differs); choose another --out")
+        if not options.resume:
+            raise UserError(f"{out}: already holds this sweep; add --resume to go on with it, or choose another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: is there and holds no sweep; choose an empty or new directory for --out")
+    write_atomically(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def _shares(options: SweepOptions) -> tuple[WorkerResources, Callable[[], int]]:
+    """What a worker takes, and how many trials the cluster holds, asked anew whenever nodes may have come or gone."""
+    cpus, gpus = _cluster()
+    gpu = options.gpus if gpus else 0.0
+    if gpus:
+        per_worker = max(int(cpus / (gpus / gpu)), 1)
+    else:
+        per_worker = max(cpus // ((options.parallel or cpus) * options.workers), 1)
+
+    def count() -> int:
+        cpus, gpus = _cluster()
+        by_cpu = cpus // (options.workers * per_worker)
+        return min(by_cpu, int(gpus / gpu + 1e-9) // options.workers) if gpu else by_cpu
+
+    return WorkerResources(per_worker, gpu), count
+
+
+def _cluster() -> tuple[int, float]:
+    """CPUs and GPUs of all nodes; of this machine, Ray may have been told of more CPUs than it has."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus = sum(int(node.get("CPU", 0)) for node in nodes)
+    if len(nodes) == 1:
+        cpus = min(cpus, os.cpu_count() or 1)
+    return max(cpus, 1), sum(float(node.get("GPU", 0)) for node in nodes)
+
+
+def encode_texts(job: TrialJob) -> None:
+    """Encode every label that trials train or validate with, once; trials read the vectors from disk."""
+    from ovseg_ray.training.validation import label_vocabulary
+    from ovseg_ray.vocabulary import LabelEmbeddings
+
+    config = trial_config(job.base, job.space, {})
+    method = get_method(config.method)
+    sources = open_sources(config.data, masks=method.segments)
+    session = Session(config, method, job.path, tuple(sources.label_sets), text_cache=job.text_cache)
+    model = session.model()
+    if model.text_source is None or model.text_encoder is None:
+        return
+    embeddings = LabelEmbeddings(model.text_encoder)
+    for source in config.data.sources:
+        embeddings.embed(label_vocabulary(model, source, config.data))
+
+
+def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[], int]) -> None:
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C ends the sweep; --resume goes on with it
+    quiet = {"RAY_AIR_NEW_OUTPUT": "0", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_PRINT_ALL_TRIAL_ERRORS": "0"}
+    os.environ |= {"RAY_CHDIR_TO_TRIAL_DIR": "0", **quiet}
+    from ray import tune as ray_tune
+
+    from ovseg_ray.tuning.asha import StudyAsha
+    from ovseg_ray.tuning.search import Places, StudySearch
+
+    scratch = job.path / "ray"  # Ray Tune's own files, which nothing reads
+    shutil.rmtree(scratch, ignore_errors=True)
+    rule = job.space.scheduler
+    scheduler = StudyAsha(ledger, rule, job.base.training.epochs) if isinstance(rule, Asha) else None
+    places = Places(options.parallel, count)
+
+    def ended(number: int) -> None:
+        shutil.rmtree(job.run(number).checkpoints, ignore_errors=True)
+
+    with LiveTable(ledger, options.trials) as table:
+        tuner = ray_tune.Tuner(
+            ray_tune.with_resources(partial(run_trial, job=job), {"CPU": TRIAL_CPUS}),
+            tune_config=ray_tune.TuneConfig(
+                search_alg=StudySearch(ledger, options.trials, places, job.run, ended),
+                scheduler=scheduler,
+                num_samples=-1,
+            ),
+            run_config=ray_tune.RunConfig(
+                name=scratch.name,
+                storage_path=str(job.path),
+                verbose=0,
+                callbacks=[table.callback()],
+                failure_config=ray_tune.FailureConfig(max_failures=MAX_FAILURES),
+            ),
+        )
+        tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def summary(ledger: Ledger, out: Path) -> dict[str, Any]:
+    """What the command prints."""
+    outcomes = [outcome for trial in ledger.trials() if (outcome := ledger.outcome(trial)) is not None]
+    states = [outcome.state for outcome in outcomes]
+    best = sorted(out.glob("best*.yaml"))
+    return {
+        "trials": len(outcomes),
+        "complete": states.count("complete"),
+        "stopped": states.count("stopped"),
+        "failed": states.count("failed"),
+        "best": str(out / "best.yaml") if best else None,
+        "study": str(out / "study.db"),
+        "report": str(out / "report.html"),
+    }

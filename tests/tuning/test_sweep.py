@@ -1,0 +1,176 @@
+"""Sweeps on Ray: to their end, through a kill, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+from trials import MakeBase, colour_trial, quick_trial
+
+import ovseg_ray.tuning.sweep as sweep_module
+from ovseg_ray.config import build, dump, read_yaml
+from ovseg_ray.errors import UserError
+from ovseg_ray.training.config import RunConfig
+from ovseg_ray.tuning import SweepOptions, SweepSpace, summary, tune
+from ovseg_ray.tuning.ledger import Ledger, open_study
+from ovseg_ray.tuning.search import LAG
+
+
+def ran(out: Path) -> Counter[str]:
+    """How often each epoch of each trial ran."""
+    return Counter(path.name.rsplit("-", 1)[0] for path in (out / "ran").iterdir())
+
+
+def values_of(ledger: Ledger) -> list[float]:
+    return [trial.params["training.optimizer.lr"] for trial in ledger.trials()]
+
+
+def undisturbed(ledger: Ledger, path: Path) -> list[float]:
+    """What a sweep with the same results is told that nobody killed."""
+    other = Ledger(open_study(path, "colour", ledger.space), ledger.space, 0, {"training.optimizer.lr": 0.03})
+    other.lag = LAG * 2
+    for trial in ledger.trials():
+        asked = other.ask()
+        assert asked is not None
+        outcome = ledger.outcome(trial)
+        assert outcome is not None
+        for epoch, value in ledger.curve(trial.number):
+            other.report(asked[0], epoch, value)
+        other.finish(asked[0], outcome)
+    return values_of(other)
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+import ray
+import yaml
+import ovseg_ray.methods.registry as registry
+import ovseg_ray.tuning.sweep as sweep_module
+from trials import quick_trial
+from ovseg_ray.cluster import connect
+from ovseg_ray.training.config import RunConfig
+from ovseg_ray.tuning import SweepOptions, SweepSpace, tune
+
+registry._METHODS["colour"] = "colour_training:ColourTraining"
+sweep_module.run_trial = quick_trial
+base, space = (yaml.safe_load(Path(name).read_text()) for name in sys.argv[1:3])
+base, space = RunConfig.model_validate(base), SweepSpace.model_validate(space)
+with connect(sys.argv[3]):
+    tune(base, space, Path(sys.argv[4]), SweepOptions(8, parallel=2))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_a_killed_driver_loses_no_trial_and_runs_none_twice(
+    make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, out = make_base(model={"seconds": 0.15}), tmp_path / "sweep"
+    for name, content in (("base.yaml", base), ("space.yaml", space)):
+        (tmp_path / name).write_text(dump(content))
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "base.yaml"), str(tmp_path / "space.yaml")]
+    command += [ray.get_runtime_context().gcs_address, str(out)]
+    with (tmp_path / "log").open("w") as log:
+        driver = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ)
+    deadline = time.monotonic() + 120
+    while not (out / "ran").is_dir() or not any(re.match(r"[3-9]-2", key) for key in ran(out)):
+        assert driver.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(1.0)  # Ray ends the trials of a driver that is gone
+    begun = {int(key.split("-")[0]) for key in ran(out)}
+    study = optuna.load_study(study_name="colour", storage=f"sqlite:///{out / 'study.db'}")
+    assert len(study.trials) >= len(begun) >= 4
+    (out / "trials" / f"{max(begun):04d}" / "kill").touch()  # and a trial's process dies after that, too
+
+    monkeypatch.setattr(sweep_module, "run_trial", quick_trial)
+    with pytest.raises(UserError, match="add --resume"):
+        tune(base, space, out, SweepOptions(8, parallel=2))
+    ledger = tune(base, space, out, SweepOptions(8, parallel=2, resume=True))
+
+    twice = {key for key, count in ran(out).items() if count > 1}
+    assert not twice
+    assert set(ran(out)) == {f"{number}-{epoch}" for number in range(8) for epoch in range(1, 5)}
+    states = [trial.state.name for trial in ledger.trials()]
+    assert states == ["COMPLETE", "FAIL"] + ["COMPLETE"] * 6
+    assert ledger.outcome(ledger.trials()[1]).reason == "step 3: the loss is not finite"  # type: ignore[union-attr]
+    assert values_of(ledger) == undisturbed(ledger, tmp_path / "undisturbed.db")
+    best = ledger.study.best_trial
+    assert read_yaml(out / "best.yaml")["training"]["optimizer"]["lr"] == best.params["training.optimizer.lr"]
+    assert summary(ledger, out) == {
+        "trials": 8, "complete": 7, "stopped": 0, "failed": 1, "best": str(out / "best.yaml"),
+        "study": str(out / "study.db"), "report": str(out / "report.html"),
+    }  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert "the loss is not finite" in page
+    for plot in ("History", "Importance of keys", "Parallel coordinates", "Curves"):
+        assert f"<h2>{plot}</h2>" in page
+    assert not re.search(r'(src|href)="http', page)  # nothing is fetched
+    more = tune(base, space, out, SweepOptions(9, parallel=2, resume=True))
+    assert len(more.trials()) == 9
+    with pytest.raises(UserError, match=r"another sweep \(seed differs\)"):
+        tune(base, space, out, SweepOptions(9, seed=1, resume=True))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_trial_is_a_training(
+    make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch,
+    colours: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(sweep_module, "run_trial", colour_trial)
+    rules = {**space.model_dump(mode="json"), "scheduler": {"name": "asha", "grace": 1, "reduction": 2}}
+    rules["objectives"] = [{"metric": "miou"}, {"metric": "memory_mb", "mode": "min"}]
+    base = make_base(epochs=2, validate_every=2)
+    ledger = tune(base, build(SweepSpace, rules), tmp_path / "sweep", SweepOptions(2, parallel=2))
+    job = resolve_run(tmp_path / "sweep" / "trials" / "0000")
+    assert job.data.validation_share == 0.2
+    assert job.training.validate_every == 1
+    outcomes = [ledger.outcome(trial) for trial in ledger.trials()]
+    assert [outcome.state for outcome in outcomes if outcome] == ["complete", "complete"]
+    assert all(outcome.epochs == 2 for outcome in outcomes if outcome)
+    assert [len(ledger.curve(number)) for number in range(2)] == [2, 2]
+    assert 0 < ledger.trials()[0].values[1] < 10  # megabytes
+    assert not (tmp_path / "sweep" / "trials" / "0000" / "checkpoints").exists()
+    # the held-out split was never opened by a trial, and `train` takes what is left
+    assert not list((tmp_path / "sweep").glob("**/*val_00*"))
+    names = sorted(path.name for path in (tmp_path / "sweep").glob("best*.yaml"))
+    assert names[-1] == "best.yaml"
+    assert len(names) > 1
+    best = build(RunConfig, read_yaml(tmp_path / "sweep" / "best.yaml"))
+    assert best.data == base.data.model_copy(update={"sources": best.data.sources})
+    assert "<h2>Pareto front</h2>" in (tmp_path / "sweep" / "report.html").read_text()
+
+
+def resolve_run(path: Path) -> RunConfig:
+    return build(RunConfig, read_yaml(path / "config.yaml"))
+
+
+def test_what_is_wrong_is_told_before_anything_starts(make_base: MakeBase, space: SweepSpace, tmp_path: Path) -> None:
+    wrong: Any = {"space": {"training.optimizer.lt": {"type": "float", "low": 0.1, "high": 1.0}}}
+    with pytest.raises(UserError, match=r"unknown key 'training.optimizer.lt'; did you mean 'training.optimizer.lr'"):
+        tune(make_base(), build(SweepSpace, wrong), tmp_path / "sweep", SweepOptions())
+    with pytest.raises(UserError, match="19 images"):
+        tune(make_base(batch_size=64), space, tmp_path / "sweep", SweepOptions())
+    large: Any = {"space": {"training.batch_size": {"type": "choice", "values": [4, 64]}}}
+    with pytest.raises(UserError, match=r"training.batch_size = 64 is refused .*19 images"):
+        tune(make_base(), build(SweepSpace, large), tmp_path / "sweep", SweepOptions())
+    assert not (tmp_path / "sweep").exists()
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "file").touch()
+    with pytest.raises(UserError, match="holds no sweep"):
+        tune(make_base(), space, tmp_path / "sweep", SweepOptions())
