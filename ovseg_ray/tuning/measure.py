@@ -64,7 +64,8 @@ def memory_mb(method: Method, image: np.ndarray) -> float:
         before = torch.cuda.memory_allocated(device)
         _encode(method, image)
         return (weights + torch.cuda.max_memory_allocated(device) - before) / 1e6
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    cpu = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=cpu, profile_memory=True, acc_events=True) as profile:
         _encode(method, image)
     return (weights + _peak(profile)) / 1e6
 

@@ -37,7 +37,7 @@ class StudySearch(Searcher):
         self,
         ledger: Ledger,
         trials: int,
-        places: Callable[[], int],
+        places: Places,
         run: Callable[[int], RunDirectory],
         ended: Callable[[int], None],
     ) -> None:
@@ -48,15 +48,14 @@ class StudySearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """Called by Ray Tune: a configuration, "not now" (None), or the end."""
-        places = self._places()
-        if len(self._running) >= places:
+        if len(self._running) >= self._places():
             return None
         if self._waiting:
             number = self._waiting.pop(0)
             return self._start(trial_id, number, self._ledger.values(number))
         if len(self._ledger.trials()) >= self._trials:
             return Searcher.FINISHED
-        self._ledger.lag = LAG * places
+        self._ledger.lag = LAG * self._places.wanted
         asked = self._ledger.ask()
         return None if asked is None else self._start(trial_id, *asked)
 
@@ -104,21 +103,24 @@ def _outcome(result: Mapping[str, Any], error: bool, spent: Mapping[str, Any]) -
 
 
 class Places:
-    """How many trials the cluster holds at once; looked up again now and then, since nodes come and go.
+    """How many trials may run at once; the cluster is asked again now and then, since nodes come and go.
 
     Args:
-        fixed: this many, whatever the cluster has.
+        most: at once, however many the cluster holds; None: as many as that.
         count: asks the cluster.
         every: seconds between looks.
     """
 
-    def __init__(self, fixed: int | None, count: Callable[[], int], every: float = 5.0) -> None:
-        self._fixed, self._count, self._every = fixed, count, every
+    def __init__(self, most: int | None, count: Callable[[], int], every: float = 5.0) -> None:
+        self._most, self._count, self._every = most, count, every
         self._known, self._looked = 0, -math.inf
 
     def __call__(self) -> int:
-        if self._fixed is not None:
-            return self._fixed
         if time.monotonic() - self._looked >= self._every:
             self._known, self._looked = max(self._count(), 1), time.monotonic()
-        return self._known
+        return self._known if self._most is None else min(self._known, self._most)
+
+    @property
+    def wanted(self) -> int:
+        """What the order of suggestions goes by: the number asked for, though fewer may run for now."""
+        return self() if self._most is None else self._most

@@ -33,7 +33,9 @@ from ovseg_ray.tuning.space import Asha, SweepSpace
 from ovseg_ray.tuning.trial import TrialJob, run_trial, trial_config
 
 MAX_FAILURES = 2  # deaths of a trial's process (a node that goes) after which it is not started again
-TRIAL_CPUS = 0.01  # of the process that watches a trial; its workers take what they need themselves
+# Of the process that watches a trial; its workers take what they need themselves. Ray Tune wants it to take something,
+# and a sliver of a CPU would keep a validation, which wants a whole one, from the last that is free.
+WATCHER = {"memory": 2**20}
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _shares(options: SweepOptions) -> tuple[WorkerResources, Callable[[], int]]:
 
     def count() -> int:
         cpus, gpus = _cluster()
-        by_cpu = cpus // (options.workers * per_worker)
+        # one stays free for validations, which trainings wait for
+        by_cpu = min(cpus, max(_ray_cpus() - 1, 1)) // (options.workers * per_worker)
         return min(by_cpu, int(gpus / gpu + 1e-9) // options.workers) if gpu else by_cpu
 
     return WorkerResources(per_worker, gpu), count
@@ -152,10 +155,14 @@ def _cluster() -> tuple[int, float]:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = sum(int(node.get("CPU", 0)) for node in nodes)
-    if len(nodes) == 1:
-        cpus = min(cpus, os.cpu_count() or 1)
+    cpus = _ray_cpus() if len(nodes) > 1 else min(_ray_cpus(), os.cpu_count() or 1)
     return max(cpus, 1), sum(float(node.get("GPU", 0)) for node in nodes)
+
+
+def _ray_cpus() -> int:
+    import ray
+
+    return sum(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
 
 
 def encode_texts(job: TrialJob) -> None:
@@ -195,7 +202,7 @@ def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[
 
     with LiveTable(ledger, options.trials) as table:
         tuner = ray_tune.Tuner(
-            ray_tune.with_resources(partial(run_trial, job=job), {"CPU": TRIAL_CPUS}),
+            ray_tune.with_resources(partial(run_trial, job=job), WATCHER),
             tune_config=ray_tune.TuneConfig(
                 search_alg=StudySearch(ledger, options.trials, places, job.run, ended),
                 scheduler=scheduler,

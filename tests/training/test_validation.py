@@ -17,7 +17,14 @@ from ovseg_ray.training.checkpoint import save_checkpoint
 from ovseg_ray.training.loop import Loop
 from ovseg_ray.training.metrics import read_metrics
 from ovseg_ray.training.session import Session
-from ovseg_ray.training.validation import Validation, keep_best, mean_of, spread, validate
+from ovseg_ray.training.validation import (
+    Validation,
+    keep_best,
+    mean_of,
+    spread,
+    validate,
+    validation_dataset,
+)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +85,24 @@ def test_a_method_that_does_not_segment_has_a_loss(make_config: MakeConfig, tmp_
     assert first == {"loss": first["loss"], "score": -first["loss"]}
     curve(loop)
     assert validate(loop.method.eval(), session)["loss"] < first["loss"]
+
+
+def test_validation_cut_from_training_looks_at_nothing_that_training_may_not(
+    trained: tuple[Loop, Session], make_config: MakeConfig
+) -> None:
+    loop, session = trained
+    data = session.config.data.model_copy(update={"validation_share": 0.25, "validation_split": "gone"})
+    cut = replace(session, config=session.config.model_copy(update={"data": data}))
+    assert len(cut.sources()) == 18
+    assert len(validation_dataset(cut.validation[0], data)) == 6
+    found = validate(loop.method.eval(), cut)
+    assert not {"unseen_miou", "seen_miou"} & set(found)
+    # the same images, had their held-out pixels counted: the model, which never saw the label, would be worse off
+    open_data = data.model_copy(update={"sources": [SourceConfig(path=data.sources[0].path)]})
+    seen_all = replace(
+        cut, config=cut.config.model_copy(update={"data": open_data}), validation=tuple(open_data.sources)
+    )
+    assert validate(loop.method, seen_all)["miou"] < found["miou"]
 
 
 def test_the_task_writes_what_it_found(trained: tuple[Loop, Session]) -> None:
