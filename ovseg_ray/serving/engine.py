@@ -29,7 +29,7 @@ from ovseg_ray.serving.hub import Hub, Upload
 from ovseg_ray.serving.hub_client import HubClient, LocalHub
 from ovseg_ray.serving.image_store import ExpiringStore
 from ovseg_ray.serving.metrics import Metrics
-from ovseg_ray.serving.models import Found, Models, ServedModel
+from ovseg_ray.serving.models import Found, Models, Prepared, ServedModel
 from ovseg_ray.serving.problems import ProblemError
 from ovseg_ray.serving.texts import SharedPrompts
 from ovseg_ray.serving.vocabularies import Vocabularies
@@ -222,7 +222,7 @@ class Engine:
         """
         async with self.deadline():
             model = self.models.get(model_name)
-            prepared = await self._help(lambda: model.prepare(pictures.decode(data, self.config.limits)))
+            _, prepared = await self._help(lambda: self._prepare(data, model))
             encoded = await model.encode(prepared)
             size = len(data) + encoded.bytes
             key = await self.hub.put_image(data, prepared.size, model.key, encoded, encoded.bytes)
@@ -277,8 +277,7 @@ class Engine:
         if source.encoded is not None:
             found = await model.segment_encoded(source.encoded, text.vectors)
         else:
-            image = decoded = await self._help(lambda: pictures.decode(source.data, self.config.limits))
-            prepared = await self._help(lambda: model.prepare(decoded))
+            image, prepared = await self._help(lambda: self._prepare(source.data, model))
             prepared_at = time.perf_counter()
             found = await model.segment(prepared, text.vectors, keep=image_id is not None)
             if image_id is not None and found.encoded is not None:
@@ -299,6 +298,10 @@ class Engine:
         response.vocabulary.id = parameters.vocabulary
         self.metrics.answered(model.name, response)
         return Answer(response, label_map, vocabulary.names)
+
+    def _prepare(self, data: bytes, model: ServedModel) -> tuple[np.ndarray, Prepared]:
+        image = pictures.decode(data, self.config.limits)
+        return image, model.prepare(image)
 
     async def _source(self, data: bytes | None, image_id: str | None, model: ServedModel) -> _Source:
         if image_id is None:
