@@ -29,6 +29,9 @@ class LimitsConfig(Config):
 
     body_bytes: int = Field(64 * MIB, ge=1024, description="of a request")
     pixels: int = Field(50_000_000, ge=1, description="of a picture, as its header says, before it is decoded")
+    held_pixels: int = Field(
+        100_000_000, ge=1, description="of pictures that a replica has decoded and not answered; others wait undecoded"
+    )
     batch_images: int = Field(256, ge=1, description="pictures of one request")
     labels: int = Field(65_535, ge=1, le=65_535, description="of one request")
     requests: int = Field(64, ge=1, description="of a replica at a time, waiting ones included; more get 429")

@@ -29,6 +29,7 @@ SPARE_REQUESTS = 16  # beside those that the engine admits: health, metrics, ref
 HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
 PUSH_INTERVAL = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 PUSH_INTERVAL_S = 10.0  # Ray's default
+SERVE_LOGGER = "ray.serve"
 logger = logging.getLogger("ovseg_ray.serving")
 
 
@@ -38,6 +39,7 @@ class Endpoint:
     """One replica: decodes, runs the model and encodes the answer in one process."""
 
     def __init__(self) -> None:
+        _log_to(logging.getLogger(SERVE_LOGGER).handlers)
         context = serve.get_replica_context()
 
         def hub(config: ServingConfig) -> RemoteHub:
@@ -65,6 +67,13 @@ class Endpoint:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self._engine, returns_request_id=False)
+
+
+def _log_to(handlers: list[logging.Handler]) -> None:
+    """The application's lines go where Serve's do."""
+    own = logging.getLogger("ovseg_ray.serving")
+    own.handlers, own.propagate = list(handlers), False
+    own.setLevel(logging.INFO)
 
 
 def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Application:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -23,7 +24,8 @@ from ovseg_ray.serving.api import (
     UploadResponse,
     VocabularyInfo,
 )
-from ovseg_ray.serving.config import ServingConfig
+from ovseg_ray.serving.capacity import Capacity
+from ovseg_ray.serving.config import LimitsConfig, ServingConfig
 from ovseg_ray.serving.encoded import Encoded
 from ovseg_ray.serving.hub import Hub, Upload
 from ovseg_ray.serving.hub_client import HubClient, LocalHub
@@ -89,6 +91,7 @@ class Engine:
         self.vocabularies = Vocabularies(self.hub)
         self._make_hub: Callable[[ServingConfig], HubClient] | None = hub
         self._inside = 0
+        self._held = Capacity(LimitsConfig().held_pixels)
         # what this replica used of late of the shared uploads
         self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S)
         self._model_thread = ThreadPoolExecutor(1, "model")
@@ -116,6 +119,7 @@ class Engine:
                 model.batcher.on_batch = self.metrics.batch(model.name)
             loaded.append(model)
         self.config = config
+        self._held.total = config.limits.held_pixels
         self._uploads.max_bytes = config.images.bytes // LOCAL_SHARE
         self.models = Models(loaded)
 
@@ -222,8 +226,9 @@ class Engine:
         """
         async with self.deadline():
             model = self.models.get(model_name)
-            _, prepared = await self._help(lambda: self._prepare(data, model))
-            encoded = await model.encode(prepared)
+            async with self._held.take(self._pixels(_Source(data, None, None))):
+                _, prepared = await self._help(lambda: self._prepare(data, model))
+                encoded = await model.encode(prepared)
             size = len(data) + encoded.bytes
             key = await self.hub.put_image(data, prepared.size, model.key, encoded, encoded.bytes)
         if key is None:
@@ -272,19 +277,20 @@ class Engine:
         known = model.texts.known(vocabulary)
         text = known if known is not None else await self._help(lambda: model.texts.embed(vocabulary))
         after_text = time.perf_counter()
-        prepared_at = time.perf_counter()
-        image: np.ndarray | None = None
-        if source.encoded is not None:
-            found = await model.segment_encoded(source.encoded, text.vectors)
-        else:
-            image, prepared = await self._help(lambda: self._prepare(source.data, model))
+        async with self._held.take(self._pixels(source)):
             prepared_at = time.perf_counter()
-            found = await model.segment(prepared, text.vectors, keep=image_id is not None)
-            if image_id is not None and found.encoded is not None:
-                await self._keep(image_id, model, found.encoded)
-        response, label_map = await self._help(
-            lambda: self._respond(model, vocabulary, parameters, found, source, image)
-        )
+            image: np.ndarray | None = None
+            if source.encoded is not None:
+                found = await model.segment_encoded(source.encoded, text.vectors)
+            else:
+                image, prepared = await self._help(lambda: self._prepare(source.data, model))
+                prepared_at = time.perf_counter()
+                found = await model.segment(prepared, text.vectors, keep=image_id is not None)
+                if image_id is not None and found.encoded is not None:
+                    await self._keep(image_id, model, found.encoded)
+            response, label_map = await self._help(
+                lambda: self._respond(model, vocabulary, parameters, found, source, image)
+            )
         done = time.perf_counter()
         response.timings = Timings(
             queue=_ms(found.started - prepared_at),
@@ -298,6 +304,11 @@ class Engine:
         response.vocabulary.id = parameters.vocabulary
         self.metrics.answered(model.name, response)
         return Answer(response, label_map, vocabulary.names)
+
+    def _pixels(self, source: _Source) -> int:
+        if source.encoded is not None:
+            return math.prod(source.encoded.size)
+        return math.prod(pictures.check(source.data, self.config.limits))
 
     def _prepare(self, data: bytes, model: ServedModel) -> tuple[np.ndarray, Prepared]:
         image = pictures.decode(data, self.config.limits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ovseg_ray.serving.problems import ProblemError
 
 M = TypeVar("M", bound=BaseModel)
 RAW = ("image/", "application/octet-stream")
+LARGE = 2**18
 LISTS = ("candidate_labels", "return")
 
 
@@ -96,7 +98,9 @@ async def read_json(request: Request) -> Any:
         ProblemError: it is no JSON.
     """
     try:
-        return json.loads(await request.body())
+        body = await request.body()
+        # a large one would hold all other requests up
+        return json.loads(body) if len(body) < LARGE else await asyncio.to_thread(json.loads, body)
     except (ValueError, RecursionError) as error:
         raise ProblemError("invalid_request", f"the body is not JSON ({str(error)[:100]})") from error
 
