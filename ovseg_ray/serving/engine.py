@@ -33,7 +33,7 @@ from ovseg_ray.serving.image_store import ExpiringStore
 from ovseg_ray.serving.metrics import Metrics
 from ovseg_ray.serving.models import Found, Models, Prepared, ServedModel
 from ovseg_ray.serving.problems import ProblemError
-from ovseg_ray.serving.texts import SharedPrompts
+from ovseg_ray.serving.texts import SharedPrompts, TextSide
 from ovseg_ray.serving.vocabularies import Vocabularies
 from ovseg_ray.vocabulary import Vocabulary
 
@@ -289,7 +289,7 @@ class Engine:
                 if image_id is not None and found.encoded is not None:
                     await self._keep(image_id, model, found.encoded)
             response, label_map = await self._help(
-                lambda: self._respond(model, vocabulary, parameters, found, source, image)
+                lambda: self._respond(model, vocabulary, parameters, text, found, source, image)
             )
         done = time.perf_counter()
         response.timings = Timings(
@@ -338,6 +338,7 @@ class Engine:
         model: ServedModel,
         vocabulary: Vocabulary,
         parameters: Parameters,
+        text: TextSide,
         found: Found,
         source: _Source,
         image: np.ndarray | None,
@@ -351,7 +352,7 @@ class Engine:
         response = SegmentResponse(
             model=model.name,
             version=model.version,
-            vocabulary=VocabularyInfo(labels=len(names), fingerprint=vocabulary.fingerprint),
+            vocabulary=VocabularyInfo(labels=len(names), fingerprint=text.fingerprint),
             image=ImageInfo(width=label_map.shape[1], height=label_map.shape[0]),
             segments=answers.segments(label_map, confidence, names, parameters) if "segments" in parts else None,
             label_map=answers.label_map_part(label_map, names) if "label_map" in parts else None,

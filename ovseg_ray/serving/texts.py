@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -80,11 +81,13 @@ class TextSide:
         vectors: (N, D) float32 on the model's device.
         known: prompts whose vectors were known.
         encoded: prompts that went through the tower.
+        fingerprint: of the vocabulary.
     """
 
     vectors: Tensor
     known: int
     encoded: int
+    fingerprint: str
 
 
 class Texts:
@@ -100,14 +103,16 @@ class Texts:
         self._encoder = SharedTextEncoder(tower, shared)
         self._embeddings = LabelEmbeddings(self._encoder)
         self._device = device
-        self._kept: OrderedDict[Vocabulary, Tensor] = OrderedDict()
+        self._kept: OrderedDict[Vocabulary, TextSide] = OrderedDict()
         self._rows = 0
         self._lock = threading.Lock()
 
     def known(self, vocabulary: Vocabulary) -> TextSide | None:
         """Vectors of a vocabulary that was asked for of late; quick."""
-        vectors = self._kept.get(vocabulary)
-        return None if vectors is None else TextSide(vectors, _prompts(vocabulary), 0)
+        found = self._kept.get(vocabulary)
+        with contextlib.suppress(KeyError):  # another thread may have let it go meanwhile
+            self._kept.move_to_end(vocabulary)
+        return found
 
     def embed(self, vocabulary: Vocabulary) -> TextSide:
         """Vectors of a vocabulary.
@@ -117,7 +122,6 @@ class Texts:
         """
         with self._lock:
             if (found := self.known(vocabulary)) is not None:
-                self._kept.move_to_end(vocabulary)
                 return found
             before = self._encoder.encoded
             try:
@@ -125,12 +129,11 @@ class Texts:
             except UserError as error:
                 raise ProblemError("invalid_labels", str(error)) from error
             encoded = self._encoder.encoded - before
-            self._kept[vocabulary] = vectors
+            prompts = sum(len(label.synonyms) for label in vocabulary.labels) * len(vocabulary.templates)
+            # a thousand labels take milliseconds to hash: once, not in every answer
+            fingerprint = vocabulary.fingerprint
+            self._kept[vocabulary] = TextSide(vectors, prompts, 0, fingerprint)
             self._rows += len(vectors)
             while len(self._kept) > 1 and (len(self._kept) > VOCABULARIES or self._rows > ROWS):
-                self._rows -= len(self._kept.popitem(last=False)[1])
-        return TextSide(vectors, _prompts(vocabulary) - encoded, encoded)
-
-
-def _prompts(vocabulary: Vocabulary) -> int:
-    return sum(len(label.synonyms) for label in vocabulary.labels) * len(vocabulary.templates)
+                self._rows -= len(self._kept.popitem(last=False)[1].vectors)
+        return TextSide(vectors, prompts - encoded, encoded, fingerprint)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,19 @@ class Blocked:
         self._go.set()
 
 
+async def crowd(engine: Engine, asks: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """The first goes through the model alone; all others have come to wait before it is done."""
+    batcher = engine.models.get(None).batcher
+    with Blocked(engine):
+        tasks = [asyncio.create_task(asks[0])]
+        while batcher._task is None:
+            await asyncio.sleep(0.01)
+        tasks += [asyncio.create_task(ask) for ask in asks[1:]]
+        while batcher.waiting < len(asks) - 1:
+            await asyncio.sleep(0.01)
+    return await asyncio.gather(*tasks)
+
+
 def test_batched_answers_equal_single_ones(run: Path) -> None:
     engine = make(run)
     sizes: list[int] = []
@@ -60,17 +73,11 @@ def test_batched_answers_equal_single_ones(run: Path) -> None:
     pictures = [picture(*size, seed=seed) for seed, size in enumerate([(37, 65), (40, 70), (64, 64)] * 4)]
     labels = [LABELS, ["sky", "car"], WORDS[5:]] * 4
 
-    async def ask() -> list[Answer]:
-        with Blocked(engine):
-            tasks = [
-                asyncio.create_task(engine.segment(encoded(image), None, parameters(candidate_labels=names)))
-                for image, names in zip(pictures, labels, strict=True)
-            ]
-            while engine.models.get(None).batcher.waiting < 10:
-                await asyncio.sleep(0.01)
-        return await asyncio.gather(*tasks)
-
-    batched = asyncio.run(ask())
+    asks = [
+        engine.segment(encoded(image), None, parameters(candidate_labels=names))
+        for image, names in zip(pictures, labels, strict=True)
+    ]
+    batched = asyncio.run(crowd(engine, asks))
     assert max(sizes) >= 4, sizes
     for image, names, answer in zip(pictures, labels, batched, strict=True):
         alone = engine.models.get(None).segmenter.segment(image, names)
@@ -135,8 +142,9 @@ def test_a_deadline_cancels_what_waits(run: Path, monkeypatch: pytest.MonkeyPatc
         patient = parameters()
         with Blocked(engine):
             # the first is the model's already, the others wait
-            tasks = [asyncio.create_task(engine.segment(encoded(picture()), None, patient)) for _ in range(3)]
+            tasks = [asyncio.create_task(engine.segment(encoded(picture()), None, patient))]
             await asyncio.sleep(0.2)
+            tasks += [asyncio.create_task(engine.segment(encoded(picture()), None, patient)) for _ in range(2)]
             hasty = [
                 asyncio.create_task(engine.segment(encoded(picture()), None, parameters(deadline_ms=200)))
                 for _ in range(5)
@@ -272,17 +280,8 @@ def test_a_batch_that_does_not_fit_is_halved(run: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(model.method, "encode", encode)
 
-    async def ask() -> list[Answer]:
-        with Blocked(engine):
-            tasks = [
-                asyncio.create_task(engine.segment(encoded(picture(seed=seed)), None, parameters()))
-                for seed in range(9)
-            ]
-            while model.batcher.waiting < 6:
-                await asyncio.sleep(0.01)
-        return await asyncio.gather(*tasks)
-
-    answers = asyncio.run(ask())
+    asks = [engine.segment(encoded(picture(seed=seed)), None, parameters()) for seed in range(9)]
+    answers = asyncio.run(crowd(engine, asks))
     assert len(answers) == 9
     assert max(sizes) > 2
     assert all(answer.response.image.width == 65 for answer in answers)

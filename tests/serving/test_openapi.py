@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from starlette.testclient import TestClient
 
 from ovseg_ray.serving.app import create_app
@@ -24,18 +24,38 @@ def made_up(run: Path) -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(engine))
 
 
-schema = schemathesis.pytest.from_fixture("made_up")
+OPERATIONS = [
+    ("/v1/segment", "POST"),
+    ("/v1/images", "POST"),
+    ("/v1/images/{id}", "DELETE"),
+    ("/v1/vocabularies", "GET"),
+    ("/v1/vocabularies/{id}", "PUT"),
+    ("/v1/vocabularies/{id}", "GET"),
+    ("/v1/vocabularies/{id}", "DELETE"),
+    ("/v1/models", "GET"),
+    ("/metrics", "GET"),
+]
 
 
-@schema.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_request_ends_in_a_fault(case: schemathesis.Case) -> None:
-    response = case.call()
-    assert response.status_code < 500 or response.json()["code"] == "deadline_exceeded", response.text
-    if response.status_code >= 400:
-        problem = response.json()
-        assert response.headers["content-type"] == ["application/problem+json"]
-        assert CODES[problem["code"]] == (response.status_code, problem["title"])
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_no_request_ends_in_a_fault(made_up: Any, path: str, method: str) -> None:
+    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(case=made_up[path][method].as_strategy())
+    def ask(case: schemathesis.Case) -> None:
+        response = case.call()
+        assert response.status_code < 500 or response.json()["code"] == "deadline_exceeded", response.text
+        if response.status_code >= 400:
+            problem = response.json()
+            assert response.headers["content-type"] == ["application/problem+json"]
+            assert CODES[problem["code"]] == (response.status_code, problem["title"])
+
+    ask()
+
+
+def test_every_operation_is_tried(client: TestClient) -> None:
+    described = client.get("/openapi.json").json()["paths"]
+    own = {(path, method.upper()) for path, methods in described.items() for method in methods}
+    assert {(path, method) for path, method in own if not path.endswith("z")} >= set(OPERATIONS)
 
 
 def references(value: Any) -> set[str]:
