@@ -118,6 +118,7 @@ MISTAKES = [
     ("serve", "nothing to serve; give a run, or --config FILE with models"),
     ("serve nowhere", "nowhere: no such run"),
     ("serve . --min-replicas 2 --max-replicas 1", "min_replicas = 2 is more than max_replicas = 1"),
+    ("serve . --haproxy --address auto", "a cluster decides that when it starts"),
     ("serve . --config nowhere.yaml", "nowhere.yaml: No such file"),
     ("convert", "missing command"),
     ("convert lsge x.ckpt run", "did you mean 'lseg'"),

@@ -55,8 +55,6 @@ def serve(
     from ovseg_ray.serving.resources import local_scaling
 
     most = max_replicas or max(min_replicas, 1)
-    if haproxy or host not in ("127.0.0.1", "::1", "localhost"):
-        say(f"other machines can reach port {port}; give tokens in --config, or keep them out with a firewall")
     serve_here(
         lambda: _read(runs or [], config),
         local_scaling(min_replicas, most),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
@@ -16,6 +17,7 @@ from ovseg_ray.serving.config import ScalingConfig, ServingConfig
 from ovseg_ray.serving.models import identity
 
 LOOPBACK = "127.0.0.1"
+ONLY_HERE = (LOOPBACK, "::1", "localhost")
 REQUEST_GRACE_S = 5.0  # beyond the longest deadline: the engine's own answer comes first
 METRIC_INTERVAL_S = "1"
 # read when Ray's processes start
@@ -60,15 +62,23 @@ def serve_here(
     Raises:
         UserError: a run that cannot be served, or a port that is taken.
     """
+    if haproxy and address is not None:
+        raise UserError(
+            f"--haproxy --address {address}: a cluster decides that when it starts; see docs/how-to/serving.md"
+        )
     settings = _checked(config)
     if address is None:
         _knock(host, port)
+    if not debug:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
     os.environ.update({name: value for name, value in _RESPONSIVE.items() if name not in os.environ})
     if haproxy:
         os.environ.update({name: value for name, value in _HAPROXY.items() if name not in os.environ})
     # signals after Ray: it takes SIGTERM for itself when it starts
     with connect(address, debug=debug), _Signals() as signals:
         _run(settings, scaling, host, port)
+        if (haproxy or host not in ONLY_HERE) and not settings.tokens:
+            say(f"anybody who reaches port {port} of this machine may ask; give tokens in --config")
         say(f"serving at http://{host}:{port} (API: /docs); Ctrl-C stops it")
         try:
             while signals.wait() == signal.SIGHUP:
