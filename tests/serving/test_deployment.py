@@ -46,7 +46,7 @@ def start(ray_cluster: None) -> Iterator[Callable[[ServingConfig], None]]:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
 
     def deploy(config: ServingConfig) -> None:
-        serve.run(endpoint(scaling, config), name="test", route_prefix="/", _blocking=True)
+        serve.run(endpoint(scaling, config), name="test", route_prefix="/")
 
     deploy.url = f"http://127.0.0.1:{port}"  # type: ignore[attr-defined]
     yield deploy
