@@ -21,7 +21,7 @@ ORDER = (
     ("training",),
     ("tuning", "serving", "neighbours", "embedding"),
     ("demo_stego",),
-    ("demo",),
+    ("demo", "client"),
     ("commands",),
     ("cli",),
 )
@@ -89,6 +89,13 @@ def test_training_knows_no_method_by_name(path: Path) -> None:
         assert not (isinstance(node, ast.Constant) and node.value in METHOD_NAMES), (
             f"{path}:{node.lineno}: {node.value}"
         )
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "client").rglob("*.py")), ids=within)
+def test_the_client_knows_of_the_server_only_what_goes_over_the_wire(path: Path) -> None:
+    for dotted, line in imports(path):
+        if room_of(dotted) == "serving":
+            assert dotted.startswith("ovseg_ray.serving.api"), f"{path}:{line}: imports {dotted}"
 
 
 def test_the_plain_door_loads_without_ray() -> None:

@@ -7,27 +7,35 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from ovseg_ray import __version__
+from ovseg_ray.serving import huggingface, kserve
 from ovseg_ray.serving.engine import Engine
 from ovseg_ray.serving.middleware import Gate
 from ovseg_ray.serving.openapi import describe
+from ovseg_ray.serving.page_files import PageFiles
 from ovseg_ray.serving.problems import MEDIA_TYPE, ProblemError
 from ovseg_ray.serving.requests import invalid
-from ovseg_ray.serving.routes import health, images, models, segment, vocabularies
+from ovseg_ray.serving.routes import health, images, models, samples, segment, vocabularies
 
-PAGE = Path(__file__).parent / "page"
-ROUTERS = (segment.router, images.router, vocabularies.router, models.router, health.router)
+ROUTERS = (
+    segment.router,
+    images.router,
+    vocabularies.router,
+    models.router,
+    health.router,
+    samples.router,
+    kserve.router,
+    huggingface.router,
+)
 _OF_STATUS = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable", 413: "body_too_large"}
 METRICS_INTERVAL_S = 10.0
 logger = logging.getLogger("ovseg_ray.serving")
@@ -56,7 +64,7 @@ def create_app(engine: Engine, *, returns_request_id: bool = True) -> FastAPI:
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     for router in ROUTERS:
         app.include_router(router)
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.mount("/", PageFiles(), name="page")
     app.add_middleware(Gate, engine=engine, public=_is_public, returns_request_id=returns_request_id)
     app.add_exception_handler(ProblemError, _handler(lambda error: error))
     app.add_exception_handler(RequestValidationError, _handler(lambda error: invalid(error.errors())))

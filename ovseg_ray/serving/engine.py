@@ -51,11 +51,13 @@ class Answer:
     Attributes:
         response: as JSON.
         label_map: (H, W) uint8 or uint16, after thresholds.
+        confidence: (H, W) float32.
         names: of the labels.
     """
 
     response: SegmentResponse
     label_map: np.ndarray
+    confidence: np.ndarray
     names: tuple[str, ...]
 
 
@@ -303,7 +305,7 @@ class Engine:
         response.image.id = image_id
         response.vocabulary.id = parameters.vocabulary
         self.metrics.answered(model.name, response)
-        return Answer(response, label_map, vocabulary.names)
+        return Answer(response, label_map, found.confidence, vocabulary.names)
 
     def _pixels(self, source: _Source) -> int:
         if source.encoded is not None:

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from ovseg_ray.serving.api import BatchLine, Problem, SegmentRequest, UploadRequest
 from ovseg_ray.serving.problems import MEDIA_TYPE
+from ovseg_ray.serving.protocols import HubRequest, InferRequest
 
 REF = "#/components/schemas/{model}"
 # a picture of two pixels, for examples that work as they stand
@@ -21,7 +22,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        bodies = [(model, "validation") for model in (SegmentRequest, UploadRequest)]
+        bodies = [(model, "validation") for model in (SegmentRequest, UploadRequest, InferRequest, HubRequest)]
         answers = [(model, "serialization") for model in (Problem, BatchLine)]
         _, definitions = models_json_schema([*bodies, *answers], ref_template=REF)  # type: ignore[list-item]
         schemas |= definitions["$defs"]

@@ -145,6 +145,16 @@ def from_fields(fields: QueryParams | FormData) -> tuple[str | None, Parameters]
     return image_id, validate(Parameters, values)
 
 
+def check_labels(parameters: Parameters, limits: LimitsConfig) -> None:
+    """
+    Raises:
+        ProblemError: too many labels.
+    """
+    labels = parameters.candidate_labels
+    if labels is not None and len(labels) > limits.labels:
+        raise ProblemError("body_too_large", f"{len(labels)} labels, at most {limits.labels} at once")
+
+
 async def _read_form(request: Request) -> Ask:
     try:
         async with request.form() as form:
@@ -189,7 +199,5 @@ def _checked(ask: Ask, limits: LimitsConfig) -> Ask:
         raise ProblemError("invalid_request", f"{both}; give one picture or one image_id")
     if len(ask.pictures) > limits.batch_images:
         raise ProblemError("body_too_large", f"{len(ask.pictures)} pictures, at most {limits.batch_images} at once")
-    labels = ask.parameters.candidate_labels
-    if labels is not None and len(labels) > limits.labels:
-        raise ProblemError("body_too_large", f"{len(labels)} labels, at most {limits.labels} at once")
+    check_labels(ask.parameters, limits)
     return ask

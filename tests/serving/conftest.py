@@ -35,3 +35,12 @@ def engine(config: ServingConfig) -> Engine:
 def client(engine: Engine) -> Iterator[TestClient]:
     with TestClient(create_app(engine), raise_server_exceptions=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Engine]]:
+    """(address, engine) of an endpoint that listens on a port."""
+    from live import endpoint
+
+    with endpoint(tmp_path_factory.mktemp("live")) as found:
+        yield found
