@@ -91,7 +91,7 @@ def opened(browser: Any, live: tuple[str, Engine]) -> Iterator[Any]:
         page.set_default_timeout(20_000)
 
         def on_console(message: Any) -> None:
-            if message.type in ("error", "warning") and not (expect and re.search(expect, message.text)):
+            if message.type == "error" and not (expect and re.search(expect, message.text)):
                 complaints.append(message.text)
 
         page.on("console", on_console)
@@ -174,7 +174,7 @@ def expected(engine: Engine, number: int, labels: list[str], model: str | None =
 
 @in_browser
 def test_typing_changes_the_picture_and_sends_only_text(opened: Any, live: tuple[str, Engine]) -> None:
-    page = opened()
+    page = opened(expect="status of 422")  # half a word is no word that this model knows
     sent: list[Any] = []
     page.on("request", lambda r: sent.append(r) if r.method == "POST" else None)
     take_sample(page)
@@ -216,7 +216,7 @@ def test_labels_can_be_hidden_recoloured_removed_and_faded(opened: Any, live: tu
     assert np.array_equal(shown == -1, truth.label_map == largest)
     row.locator("input[type=checkbox]").check()
     page.locator("#floor").fill("30")
-    hidden = np.rint(truth.confidence * 255) < np.round(255 * 0.3)
+    hidden = np.rint(truth.confidence * 255) < np.floor(255 * 0.3 + 0.5)
     assert hidden.any()
     assert not hidden.all()
     assert np.array_equal(label_map_of(painted(page), (96, 96), colours) == -1, hidden)
@@ -304,8 +304,8 @@ def test_a_picture_is_chosen_dropped_or_pasted(opened: Any, way: str) -> None:
             }""",
             [base64.b64encode(data).decode(), way],
         )
-    page.locator("#labels").fill("sky, grass")
     settled(page)
+    assert page.locator("#labels").input_value() == "grass, sand, snow", "without words, those of the training"
     pixels = painted(page)
     assert pixels.shape[0] * 40 == pixels.shape[1] * 60, "upright, as the browser shows it"
 
@@ -418,9 +418,10 @@ def test_modules(opened: Any) -> None:
     labels = page.evaluate(
         """async () => {
           const {parse, reconcile, unparse} = await import('./labels.js');
-          const first = reconcile([], parse('sky, gra,\\nsky, car | auto|car,,'));
-          first[1].shown = false;
-          const second = reconcile(first, parse('sky, grass, car|auto'));
+          const now = reconcile([], parse('sky, gra,\\nsky, car | auto|car,,'));
+          now[1].shown = false;
+          const first = structuredClone(now);
+          const second = reconcile(now, parse('sky, grass, car|auto'));
           const third = reconcile(second, parse('moon, sky, grass, car'));
           return [first, second, third, unparse(['a', ['b', 'c']])];
         }"""

@@ -10,7 +10,8 @@ import { Pane } from "./pane.js";
 import { fileOf, readPicture } from "./picture.js";
 
 const TYPING_MS = 90; // a pause in typing, after which the server is asked
-const EMPTY_WORDS = "sky, ground, something else";
+const MOST_SUGGESTED = 60;
+const SUGGESTED = ["sky", "ground", "something else"];
 const find = (id) => document.getElementById(id);
 
 const state = {
@@ -141,7 +142,9 @@ async function usePicture(file, name, labels) {
   if (labels && (!field.value.trim() || field.dataset.suggested === field.value)) {
     field.value = field.dataset.suggested = unparse(labels); // what people typed themselves stays
   } else if (!field.value.trim()) {
-    field.value = field.dataset.suggested = EMPTY_WORDS;
+    const trained = state.models[0]?.labels ?? [];
+    const known = trained.length > 0 && trained.length <= MOST_SUGGESTED; // words that any model understands
+    field.value = field.dataset.suggested = unparse(known ? trained : SUGGESTED);
   }
   ask();
 }
