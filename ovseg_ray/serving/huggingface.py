@@ -23,7 +23,10 @@ router = APIRouter(tags=["hugging face"], route_class=ErrorKeyRoute)
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ref(HubRequest)}, "image/*": {"schema": {"format": "binary"}}},
+        "content": {
+            "application/json": {"schema": ref(HubRequest)},
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+        },
     }
 }
 

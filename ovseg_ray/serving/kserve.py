@@ -49,7 +49,10 @@ PARAMETERS = ("vocabulary", "threshold", "background", "deadline_ms")
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {"application/json": {"schema": ref(InferRequest)}, "application/octet-stream": {}},
+        "content": {
+            "application/json": {"schema": ref(InferRequest)},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
     }
 }
 
