@@ -73,7 +73,8 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
         source: what errors call the space.
 
     Raises:
-        UserError: a space that does not fit the method, data that does not fit, or a directory with something else.
+        UserError: a space that does not fit the method, data that does not fit, a directory with something else, or
+            a sweep of which no trial was completed.
     """
     base, out = with_absolute_paths(base), out.absolute()
     # a mistake in the data is told before one in the space
@@ -95,9 +96,17 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
             write_report(out / "report.html", job, ledger)
             raise
     ledger.close()
-    write_best(out, base, ledger)
+    found = write_best(out, base, ledger)
     write_report(out / "report.html", job, ledger)
+    if not found:
+        raise UserError(f"{out}: no trial was completed{_first_reason(ledger)}; mend that and choose another --out")
     return ledger
+
+
+def _first_reason(ledger: Ledger) -> str:
+    outcomes = [(trial.number, ledger.outcome(trial)) for trial in ledger.trials()]
+    failed = [(number, outcome.reason) for number, outcome in outcomes if outcome and outcome.state == "failed"]
+    return f"; trial {failed[0][0]} failed: {failed[0][1]}" if failed else ""
 
 
 def _images(config: RunConfig) -> int:

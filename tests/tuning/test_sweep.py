@@ -22,7 +22,7 @@ from ovseg_ray.config import build, dump, read_yaml
 from ovseg_ray.errors import UserError
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.tuning import SweepOptions, SweepSpace, summary, tune
-from ovseg_ray.tuning.ledger import Ledger, open_study
+from ovseg_ray.tuning.ledger import Ledger, Outcome, open_study
 from ovseg_ray.tuning.search import LAG
 
 
@@ -174,3 +174,18 @@ def test_what_is_wrong_is_told_before_anything_starts(make_base: MakeBase, space
     (tmp_path / "sweep" / "file").touch()
     with pytest.raises(UserError, match="holds no sweep"):
         tune(make_base(), space, tmp_path / "sweep", SweepOptions())
+
+
+def test_a_sweep_that_found_nothing_says_why(
+    make_base: MakeBase, space: SweepSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: Any, ledger: Ledger, options: Any, count: Any) -> None:
+        ledger.ask()
+        ledger.finish(0, Outcome("failed", reason="no masks"))
+
+    monkeypatch.setattr(sweep_module, "_fit", fail)
+    monkeypatch.setattr(sweep_module, "_cluster", lambda: (2, 0.0))
+    with pytest.raises(UserError, match="no trial was completed; trial 0 failed: no masks; mend that"):
+        tune(make_base(), space, tmp_path / "sweep", SweepOptions(1))
+    assert "no masks" in (tmp_path / "sweep" / "report.html").read_text()
+    assert not (tmp_path / "sweep" / "best.yaml").exists()
