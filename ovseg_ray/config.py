@@ -209,6 +209,9 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":
         known = _keys_at(cls, first["loc"][:-1])
+        elsewhere = _keys_named(cls, str(first["loc"][-1]))
+        if elsewhere:
+            return f"unknown key '{key}'; did you mean '{elsewhere[0]}'?"
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
         prefix = "".join(f"{part}." for part in first["loc"][:-1])
         hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known keys: {', '.join(known)}"
@@ -219,16 +222,31 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
 
 
 def _keys_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    current: Any = cls
     for part in loc:
         if isinstance(part, int):
             continue
-        annotation = current.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if current is None:
+        section = _section(cls.model_fields[part].annotation)
+        if section is None:
             return []
-    return list(current.model_fields)
+        cls = section
+    return list(cls.model_fields)
+
+
+def _keys_named(cls: type[BaseModel], leaf: str, prefix: str = "") -> list[str]:
+    """Where in the tree a key of this name is: whoever writes `lr` means `training.optimizer.lr`."""
+    found = []
+    for name, info in cls.model_fields.items():
+        if name == leaf:
+            found.append(prefix + name)
+        section = _section(info.annotation)
+        if section is not None:
+            found += _keys_named(section, leaf, f"{prefix}{name}.")
+    return found
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
 def dump(config: BaseModel) -> str:

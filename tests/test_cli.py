@@ -90,6 +90,8 @@ MISTAKES = [
     ("train lseg --out x --workers many", "--workers many"),
     ("train lseg --out x --set epochs", "--set epochs: write key=value"),
     ("train lseg --out x --set training.epoch=5", "did you mean 'training.epochs'"),
+    ("train lseg --out x --set lr=1", "did you mean 'training.optimizer.lr'"),
+    ("train lseg --out x --set model.crop=64", "did you mean 'augmentation.crop'"),
     ("train lseg --out x --set training.epochs=-1", "training.epochs"),
     ("train lsge --out x", "did you mean 'lseg'"),
     ("train lseg --out x --config lsegg", "did you mean the preset 'lseg'"),

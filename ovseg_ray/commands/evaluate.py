@@ -17,7 +17,7 @@ EXAMPLES = (
     "ovseg-ray evaluate demo/lseg --data demo/world --out demo/lseg-val.json",
     "ovseg-ray evaluate demo/lseg --data demo/world --multi-scale ade20k --out demo/lseg-multi-scale.json",
 )
-TABLE_EXAMPLES = ("ovseg-ray table demo/lseg-val.json",)
+TABLE_EXAMPLES = ("ovseg-ray table demo/evaluation.json",)
 
 
 def evaluate(

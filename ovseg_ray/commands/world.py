@@ -13,7 +13,7 @@ EXAMPLES = ("ovseg-ray world data/world --scenes 200 --seed 0",)
 
 
 def world(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write; must be new or empty.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Directory to write; new, empty, or the same world.")],
     scenes: Annotated[int, typer.Option(min=5, metavar="N", help="Pictures, training and validation together.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="The same seed writes the same files.")] = 0,
     address: Address = None,

@@ -47,31 +47,32 @@ def evaluate(
         workers: actors holding the model; default: one a GPU, else one for every two CPUs.
         crf: refine the maps of a model whose clusters have no names (`evaluate_clusters`).
         inference: how images are looked at; default: once, as the method preprocesses them.
-
         episodes: play the zero-shot episodes of a fold instead (`evaluate_episodes`).
 
     Returns:
         The result (see `result.make_result`).
 
     Raises:
-        UserError: no finished run, one that does not segment, no masks, an unreadable image or mask, labels that
-            name no class, or a result file that cannot be written.
+        UserError: no finished run, one that does not segment, an option that says nothing to its method, no masks, an
+            unreadable image or mask, labels that name no class, or a result file that cannot be written.
     """
     if out is not None and out.is_dir():  # said now, not after the work
         raise UserError(f"{out}: is a folder; give a file for the result, such as {out / 'result.json'}")
     model = find_model(Path(run).absolute())
     method = load_model(model)
     if not method.segments and isinstance(method, ClusterModel):
-        if inference is not None:
-            raise UserError(
-                f"--multi-scale: a '{method.name}' model finds clusters, which have no scores to sum; leave it out"
-            )
+        _refuse_for_clusters(
+            method.name,
+            {"--labels": labels, "--controls": controls, "--multi-scale": inference, "--episodes": episodes},
+        )
         from ovseg_ray.evaluation.evaluate_clusters import evaluate_clusters
 
         result = evaluate_clusters(model, dataset, crf=crf, workers=workers)
         if out is not None:
             write_result(out, result)
         return result
+    if crf and not isinstance(method, ClusterModel):
+        raise UserError(f"--crf: refines clusters, and a '{method.name}' model has none; leave it out")
     segmenter = Segmenter(method)
     if episodes is not None:
         from ovseg_ray.evaluation.evaluate_episodes import evaluate_episodes
@@ -93,6 +94,15 @@ def evaluate(
     if out is not None:
         write_result(out, result)
     return result
+
+
+def _refuse_for_clusters(method: str, options: dict[str, object]) -> None:
+    for option, given in options.items():
+        if given:
+            raise UserError(
+                f"{option}: a '{method}' model finds clusters without names; leave it out, or name them with "
+                "'ovseg-ray name'"
+            )
 
 
 def default_spaces(

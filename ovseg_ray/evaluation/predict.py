@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.image_list import list_images, output_names
+from ovseg_ray.evaluation.prediction_files import is_prediction
 from ovseg_ray.evaluation.predictor import Predictor
 from ovseg_ray.progress import ProgressBar
 from ovseg_ray.segmenter import Labels, find_model
@@ -55,9 +56,11 @@ def predict(
     Raises:
         UserError: no run, no images, labels that cannot be used, or results that cannot be written.
     """
-    paths = list_images(images)
-    work = list(zip(map(str, paths), output_names(paths), strict=True))
     target, model = Path(out).absolute(), find_model(Path(run).absolute())
+    paths = [path for path in list_images(images) if not is_prediction(path)]
+    if not paths:
+        raise UserError("no images given but results of earlier predictions; name image files, folders or patterns")
+    work = list(zip(map(str, paths), output_names(paths), strict=True))
     if target.exists() and not target.is_dir():
         raise UserError(f"{out}: is a file; give a directory for the results")
     predictor = Predictor(model, labels, target)  # loads the model: what is wrong with run or labels shows now

@@ -16,6 +16,8 @@ from ovseg_ray.evaluation.overlay import overlay
 from ovseg_ray.run_directory import write_atomically
 from ovseg_ray.segmenter import Result
 
+OVERLAY, IDS = "_overlay.png", "_ids.png"
+
 
 def write_prediction(directory: Path, name: str, source: Path, image: np.ndarray, result: Result) -> None:
     """Write `NAME_overlay.png`, `NAME_ids.png` and, last, `NAME.json`: where the JSON is, the others are whole.
@@ -30,8 +32,8 @@ def write_prediction(directory: Path, name: str, source: Path, image: np.ndarray
     Raises:
         UserError: a file cannot be written.
     """
-    write_atomically(directory / f"{name}_overlay.png", png(overlay(image, result.label_map, result.vocabulary.names)))
-    write_atomically(directory / f"{name}_ids.png", encode_mask(result.label_map))
+    write_atomically(directory / f"{name}{OVERLAY}", png(overlay(image, result.label_map, result.vocabulary.names)))
+    write_atomically(directory / f"{name}{IDS}", encode_mask(result.label_map))
     description = {"image": str(source), **to_coco(result)}
     write_atomically(directory / f"{name}.json", json.dumps(description, indent=1, ensure_ascii=False) + "\n")
 
@@ -68,3 +70,9 @@ def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def is_prediction(path: Path) -> bool:
+    """Whether an image is what an earlier prediction left beside its JSON, and not a picture to segment."""
+    name = next((path.name.removesuffix(end) for end in (OVERLAY, IDS) if path.name.endswith(end)), None)
+    return name is not None and path.with_name(f"{name}.json").is_file()

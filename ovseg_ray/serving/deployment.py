@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
+from ovseg_ray import __version__
 from ovseg_ray.config import build
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.app import create_app
@@ -102,7 +103,9 @@ def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Ap
         options["autoscaling_config"] = _autoscaling(scaling)
     if serving is not None:
         options["user_config"] = serving.model_dump(mode="json")
-    return deployment.options(**options).bind()
+    # `serve.run` takes a deployment without a version for new code and replaces its replicas; only this keyword gives
+    # it one, so that another `user_config` reaches them in place
+    return deployment.options(**options, version=__version__, _internal=True).bind()
 
 
 def _autoscaling(scaling: ScalingConfig) -> AutoscalingConfig:

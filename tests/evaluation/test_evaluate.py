@@ -38,6 +38,11 @@ def test_a_folder_is_no_result_file(tiny_run: Path, colours: DataSet, tmp_path: 
         evaluate(tiny_run, colours, out=tmp_path)
 
 
+def test_an_option_that_says_nothing_to_the_method(tiny_run: Path, colours: DataSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--crf: refines clusters, and a 'lseg' model has none"):
+        evaluate(tiny_run, colours, crf=True)
+
+
 def test_controls_come_where_they_make_sense(colours: DataSet) -> None:
     segmenter = Segmenter(ColourMethod())
     assert [s.name for s in default_spaces(segmenter, colours)] == ["labels"]

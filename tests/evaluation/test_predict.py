@@ -43,6 +43,14 @@ def test_images_of_the_same_name_do_not_overwrite_each_other(tiny_run: Path, tmp
     assert {p.name for p in (tmp_path / "out").glob("*.json")} == {"a_00_png.json", "b_00_png.json"}
 
 
+def test_results_among_the_images_are_not_segmented_again(tiny_run: Path, tmp_path: Path) -> None:
+    paint(tmp_path, 2)
+    for _ in range(2):
+        assert predict(tiny_run, [tmp_path], "red, green", tmp_path).done == 2
+    with pytest.raises(UserError, match="results of earlier predictions"):
+        predict(tiny_run, [tmp_path / "00_ids.png"], "red, green", tmp_path / "out")
+
+
 def test_mistakes_show_before_anything_is_written(tiny_run: Path, tmp_path: Path) -> None:
     images = paint(tmp_path / "in", 1)
     for labels, words in (

@@ -106,6 +106,12 @@ def test_fewer_clusters_than_classes(model: Path, dataset: DataSet) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(("name", "value"), [("labels", "red"), ("controls", True)])
+def test_clusters_without_names_take_no_labels(model: Path, dataset: DataSet, name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"--{name}: .*ovseg-ray name"):
+        evaluate(model, dataset, **{name: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_the_counts_are_the_same(model: Path, dataset: DataSet, tmp_path: Path) -> None:
     expected = counted(model, dataset, range(9))
