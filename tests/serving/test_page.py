@@ -133,7 +133,7 @@ def settled(page: Page) -> None:
           const typed = document.getElementById('labels').value.split(',').map(s => s.trim().split('|')[0]);
           const rows = [...document.querySelectorAll('#legend .name')].map(n => n.textContent.split(' | ')[0]);
           const shares = [...document.querySelectorAll('#legend .share')];
-          return JSON.stringify(typed.filter(Boolean)) === JSON.stringify(rows)
+          return rows.length > 0 && JSON.stringify(typed.filter(Boolean)) === JSON.stringify(rows)
             && shares.every(s => s.textContent && !s.textContent.includes('–'));
         }""",
     )
