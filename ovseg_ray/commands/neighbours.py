@@ -16,8 +16,6 @@ EXAMPLES = (
     "ovseg-ray neighbours build features neighbours.parquet --k 7",
     "ovseg-ray neighbours build vectors.npy neighbours.parquet --k 10 --index ivf --memory 2GB",
 )
-
-
 SERVE_EXAMPLES = ("ovseg-ray neighbours serve features index",)
 QUERY_EXAMPLES = ("ovseg-ray neighbours query index 000000000001 --k 7 --address auto",)
 ADD_EXAMPLES = ("ovseg-ray neighbours add index new-features --address auto",)
@@ -28,6 +26,13 @@ Features = Annotated[
         metavar="FEATURES", help="A feature store, a bare .npy (N, D), or parquet with image_id and vector."
     ),
 ]
+Recall = Annotated[
+    float, typer.Option(min=0, max=1, metavar="R", help="Recall that an approximate index must reach on a sample.")
+]
+Shards = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Processes that search. Default: by GPUs or CPUs.")
+]
+Memory = Annotated[str, typer.Option(metavar="SIZE", help="Most that all processes may take together, such as 2GB.")]
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of the index of 'neighbours serve'.")]
 
 
@@ -41,9 +46,7 @@ def build(
             metavar="KIND", help="flat is exact; ivf, hnsw and ivfpq are approximate: flat, ivf, hnsw, ivfpq."
         ),
     ] = "flat",
-    recall: Annotated[
-        float, typer.Option(min=0, max=1, metavar="R", help="Recall that an approximate index must reach on a sample.")
-    ] = 0.99,
+    recall: Recall = 0.99,
     effort: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Lists or candidates of each search. Default: what the recall takes."),
@@ -55,12 +58,8 @@ def build(
     drop_duplicates: Annotated[
         bool, typer.Option("--drop-duplicates", help="Images with the same vector are no neighbours.")
     ] = False,
-    shards: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that search. Default: by GPUs or CPUs.")
-    ] = None,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most that all processes may take together, such as 2GB.")
-    ] = "2GB",
+    shards: Shards = None,
+    memory: Memory = "2GB",
     address: Address = None,
     debug: Debug = False,
 ) -> None:
@@ -101,15 +100,9 @@ def serve(
     index: Annotated[
         Literal["flat", "ivf", "hnsw", "ivfpq"], typer.Option(metavar="KIND", help="As of 'neighbours build'.")
     ] = "flat",
-    recall: Annotated[
-        float, typer.Option(min=0, max=1, metavar="R", help="Recall that an approximate index must reach on a sample.")
-    ] = 0.99,
-    shards: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that search. Default: by GPUs or CPUs.")
-    ] = None,
-    memory: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most that all processes may take together, such as 2GB.")
-    ] = "2GB",
+    recall: Recall = 0.99,
+    shards: Shards = None,
+    memory: Memory = "2GB",
     address: Address = None,
     debug: Debug = False,
 ) -> None:

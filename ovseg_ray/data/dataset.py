@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,24 @@ INDEX_SCHEMA = pa.schema(
         ("captions", pa.list_(pa.string())),
     ]
 )
+
+
+def plain_index(
+    image_ids: Sequence[str], image_paths: Sequence[Path], mask_paths: Sequence[Path] | None = None
+) -> pa.Table:
+    """The index of a data set without instances and captions; `mask_paths` where it has masks."""
+    count = len(image_ids)
+    masks = pa.nulls(count, pa.string()) if mask_paths is None else [str(path) for path in mask_paths]
+    return pa.table(
+        {
+            "image_id": image_ids,
+            "image_path": [str(path) for path in image_paths],
+            "mask_path": masks,
+            "instances": pa.nulls(count, pa.string()),
+            "captions": [[] for _ in range(count)],
+        },
+        schema=INDEX_SCHEMA,
+    )
 
 
 class MaskReader(Protocol):

@@ -20,6 +20,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.inference import Encoded, Inference, device_of
 from ovseg_ray.evaluation.windows import Layer, Window
 from ovseg_ray.methods.base import Encoding, Method, Segmentation
+from ovseg_ray.methods.running import RunningArgmax
 
 SCORES_AT_ONCE = 2**26  # elements of dense scores: 256 MiB in float32
 
@@ -180,22 +181,13 @@ class EncodedWindows(Encoded):
     def segment(self, text: Tensor, size: tuple[int, int]) -> Segmentation:
         """Argmax of `scores`, lowest index at ties, and the softmax of their mean, in chunks of labels."""
         passes = len(self.config.scales) * (2 if self.config.flip else 1)
-        winner = best = total = None
+        running = RunningArgmax()
         for start, stop in self._chunks(len(text)):
             scores = self.scores(text[start:stop], size).div_(passes)
             top = scores.amax(1)
             index = start + (scores == top.unsqueeze(1)).to(torch.uint8).argmax(1)
-            summed = scores.sub_(top.unsqueeze(1)).exp_().sum(1)
-            if winner is None or best is None or total is None:
-                winner, best, total = index, top, summed
-                continue
-            highest = torch.maximum(top, best)
-            winner = torch.where(top > best, index, winner)
-            total = total * (best - highest).exp() + summed * (top - highest).exp()
-            best = highest
-        assert winner is not None, "there is at least one label"
-        assert total is not None
-        return Segmentation(winner, total.reciprocal())
+            running.add(index, top, scores.sub_(top.unsqueeze(1)).exp_().sum(1))
+        return Segmentation(*running.result())
 
     def _chunks(self, labels: int) -> Iterator[tuple[int, int]]:
         step = labels

@@ -84,7 +84,7 @@ class Method(nn.Module, ABC):
 
     name: ClassVar[str]
     config_class: ClassVar[type[Config]]
-    segments: ClassVar[bool] = True  # whether it answers `segment`; CLIP's dual encoder does not
+    segments: bool = True  # whether it answers `segment`; CLIP's dual encoder does not, named clusters do
     config: Config
     label_sets: tuple[Vocabulary, ...] = ()  # trained on, with the templates asked; set by `prepare` and by loading
 
@@ -196,7 +196,10 @@ class Method(nn.Module, ABC):
             (B, N, h', w') float32.
         """
 
-    labels_interact: bool = False  # whether a label's scores depend on which other labels are asked
+    @property
+    def labels_interact(self) -> bool:
+        """Whether a label's scores depend on which other labels are asked."""
+        return False
 
     @property
     def pads_to(self) -> int:

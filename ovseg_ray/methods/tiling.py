@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ovseg_ray.methods.base import Encoding, Method
 from ovseg_ray.methods.distinct import distinct_rows
+from ovseg_ray.methods.running import RunningArgmax
 
 LABELS_AT_ONCE = 64
 SCORES_AT_ONCE = 4_000_000  # elements of a strip: 16 MB in float32
@@ -124,7 +125,7 @@ def segment_band(
     step = max(1, SCORES_AT_ONCE // (chunk * width))
     for top in range(start, stop, step):
         rows = (top, min(top + step, stop))
-        best = total = winner = None
+        running = RunningArgmax()
         for first in range(0, len(text), chunk):
             part = text[first : first + chunk]
             scores = torch.zeros(len(part), rows[1] - rows[0], width, device=text.device)
@@ -138,15 +139,5 @@ def segment_band(
             highest, index = scores.max(0)
             times = counts[first : first + chunk].to(scores)
             summed = torch.einsum("khw,k->hw", scores.sub_(highest).exp_(), times)
-            if best is None or total is None or winner is None:
-                best, total, winner = highest, summed, labels_of[index]
-                continue
-            both = torch.maximum(best, highest)
-            winner = torch.where(
-                highest > best, labels_of[index + first], winner
-            )  # strictly: at a tie the earlier label stays
-            total = total * (best - both).exp() + summed * (highest - both).exp()
-            best = both
-        assert winner is not None, "there is at least one label"
-        assert total is not None
-        yield rows, winner, total.reciprocal()
+            running.add(labels_of[index + first], highest, summed)
+        yield rows, *running.result()

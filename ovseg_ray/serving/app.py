@@ -61,6 +61,7 @@ def create_app(engine: Engine, *, returns_request_id: bool = True) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.engine = engine
+    # FastAPI's documented way to extend the description is to replace the method
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     for router in ROUTERS:
         app.include_router(router)

@@ -24,6 +24,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         bodies = [(model, "validation") for model in (SegmentRequest, UploadRequest, InferRequest, HubRequest)]
         answers = [(model, "serialization") for model in (Problem, BatchLine)]
+        # a list of pairs is what pydantic takes; mypy widens the modes to str
         _, definitions = models_json_schema([*bodies, *answers], ref_template=REF)  # type: ignore[list-item]
         schemas |= definitions["$defs"]
         for name in ("HTTPValidationError", "ValidationError"):

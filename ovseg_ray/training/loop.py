@@ -75,6 +75,7 @@ class Loop:
         self.step, self.seconds = 0, 0.0
         method.to(worker.device)
         if training.channels_last:
+            # torch's annotations of `Module.to` leave this documented call out
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         share_statistics(method, training.batch_norm_images, self.plan.shares, worker.rank)
         self.optimizer = build_optimizer(method.parameter_groups(), training.optimizer)

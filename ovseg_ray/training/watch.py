@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,22 +25,27 @@ def watch(metrics: Path, description: str, total_steps: int) -> Iterator[None]:
         description: in front of the bar.
         total_steps: of the training.
     """
+    with ProgressBar(description, total_steps) as bar, repeated(_View(bar, metrics).refresh, POLL_S):
+        yield
+
+
+@contextmanager
+def repeated(call: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call something every so many seconds, in a thread, while the block runs, and once more after it."""
     stop = threading.Event()
-    with ProgressBar(description, total_steps) as bar:
-        view = _View(bar, metrics)
 
-        def poll() -> None:
-            while not stop.wait(POLL_S):
-                view.refresh()
+    def poll() -> None:
+        while not stop.wait(seconds):
+            call()
 
-        thread = threading.Thread(target=poll, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            view.refresh()
+    thread = threading.Thread(target=poll, name="watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        call()
 
 
 class _View:

@@ -71,8 +71,9 @@ class IntRange(_Range):
 
     def holds(self, value: Value) -> bool:
         """Whether a value lies in the range."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator]
+        if not isinstance(value, int) or isinstance(value, bool):
+            return False
+        return self.low <= value <= self.high and (value - self.low) % self.step == 0
 
 
 class Choice(_Range):

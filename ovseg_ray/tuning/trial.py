@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.run_directory import RunDirectory
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.metrics import read_metrics
+from ovseg_ray.training.watch import repeated
 from ovseg_ray.tuning.check import configured
 from ovseg_ray.tuning.space import MEASURED, Asha, SweepSpace, Value
 
@@ -125,21 +125,8 @@ def _objective(metric: str, metrics: Mapping[str, Any], run: RunDirectory) -> fl
 @contextmanager
 def _telling(metrics: Path, metric: str, report: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """Report every validation of a run, and how far training is, while the block runs."""
-    stop = threading.Event()
-    view = _Teller(metrics, metric, report)
-
-    def poll() -> None:
-        while not stop.wait(POLL_S):
-            view.tell()
-
-    thread = threading.Thread(target=poll, name="validations", daemon=True)
-    thread.start()
-    try:
+    with repeated(_Teller(metrics, metric, report).tell, POLL_S):
         yield
-    finally:
-        stop.set()
-        thread.join()
-        view.tell()
 
 
 class _Teller:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from ovseg_ray.data.dataset import INDEX_SCHEMA, DataSet
+from ovseg_ray.data.dataset import DataSet, plain_index
 from ovseg_ray.data.sample import DecodedSample
 from ovseg_ray.feature_store.store import JOB, FeatureStore
 from ovseg_ray.feature_store.vectors import PARTS
@@ -51,14 +50,5 @@ def read(root: Path, split: str) -> DataSet:
     """
     store = FeatureStore.open(root)
     names = sorted(store.image_ids)
-    index = pa.table(
-        {
-            "image_id": names,
-            "image_path": [str(root / PARTS)] * len(names),
-            "mask_path": pa.nulls(len(names), pa.string()),
-            "instances": pa.nulls(len(names), pa.string()),
-            "captions": [[] for _ in names],
-        },
-        schema=INDEX_SCHEMA,
-    )
+    index = plain_index(names, [root / PARTS] * len(names))
     return FeatureDataSet(root, split, "features", index, None, None, features=store.info.features)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-
-from ovseg_ray.data.dataset import INDEX_SCHEMA, DataSet
+from ovseg_ray.data.dataset import DataSet, plain_index
 from ovseg_ray.data.readers.files import image_ids, walk_images
 
 SPLIT = "all"
@@ -26,14 +24,5 @@ def read(root: Path, split: str) -> DataSet:
     """All images, by their path below the folder; hidden files and folders are left out."""
     names = list(walk_images(root))
     rows = sorted(zip(image_ids(names, root), names, strict=True))
-    index = pa.table(
-        {
-            "image_id": [image_id for image_id, _ in rows],
-            "image_path": [str(root / name) for _, name in rows],
-            "mask_path": pa.nulls(len(rows), pa.string()),
-            "instances": pa.nulls(len(rows), pa.string()),
-            "captions": [[] for _ in rows],
-        },
-        schema=INDEX_SCHEMA,
-    )
+    index = plain_index([image_id for image_id, _ in rows], [root / name for _, name in rows])
     return DataSet(root, split, "folder", index, vocabulary=None, masks=None, exif=True)

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from ovseg_ray.data.dataset import INDEX_SCHEMA, DataSet
+from ovseg_ray.data.dataset import DataSet, plain_index
 from ovseg_ray.data.images import DAMAGE, read_bytes, undecoded
 from ovseg_ray.data.masks import check_size, ignore_value
 from ovseg_ray.data.readers.files import image_ids, read_lines, require_files
@@ -81,16 +80,7 @@ def read(root: Path, split: str) -> DataSet:
     masks = [f"{name.removesuffix('.jpg')}.png" for name in pictures]
     require_files(root, masks, root, what="mask")
     rows = sorted(zip(image_ids(pictures, root), pictures, masks, strict=True))
-    index = pa.table(
-        {
-            "image_id": [row[0] for row in rows],
-            "image_path": [str(root / row[1]) for row in rows],
-            "mask_path": [str(root / row[2]) for row in rows],
-            "instances": pa.nulls(len(rows), pa.string()),
-            "captions": [[] for _ in rows],
-        },
-        schema=INDEX_SCHEMA,
-    )
+    index = plain_index([row[0] for row in rows], [root / row[1] for row in rows], [root / row[2] for row in rows])
     labels = (Label("background", ("background",), background=True), *(Label(name, (name,)) for name in classes))
     vocabulary = Vocabulary(labels, name=f"fss-1000 {split}")
     return DataSet(root, split, "fss", index, vocabulary, FssMasks({name: i + 1 for i, name in enumerate(classes)}))

@@ -18,9 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from ovseg_ray.data.dataset import INDEX_SCHEMA, DataSet
+from ovseg_ray.data.dataset import DataSet, plain_index
 from ovseg_ray.data.masks import read_index_png, translate
 from ovseg_ray.data.readers.files import (
     class_groups,
@@ -91,16 +90,7 @@ def read(root: Path, split: str) -> DataSet:
     targets = [PurePosixPath(name).with_suffix(".png").as_posix() for name in names]
     require_files(masks, targets, images, what="mask")
     rows = sorted(zip(image_ids(names, images), names, targets, strict=True))
-    index = pa.table(
-        {
-            "image_id": [row[0] for row in rows],
-            "image_path": [str(images / row[1]) for row in rows],
-            "mask_path": [str(masks / row[2]) for row in rows],
-            "instances": pa.nulls(len(rows), pa.string()),
-            "captions": [[] for _ in rows],
-        },
-        schema=INDEX_SCHEMA,
-    )
+    index = plain_index([row[0] for row in rows], [images / row[1] for row in rows], [masks / row[2] for row in rows])
     reader = IndexMasks(len(vocabulary), table.get("ignore_index", IGNORE_8))
     return DataSet(root, split, "index_png", index, vocabulary, reader, unseen, parents)
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-
-from ovseg_ray.data.dataset import INDEX_SCHEMA, DataSet
+from ovseg_ray.data.dataset import DataSet, plain_index
 from ovseg_ray.data.readers.files import image_ids, read_lines, require_files
 from ovseg_ray.data.readers.index_png import IndexMasks
 from ovseg_ray.data.sample import IGNORE_8
@@ -56,15 +54,10 @@ def read(root: Path, split: str) -> DataSet:
     masks = next(root / name for name in MASKS if (root / name).is_dir())
     require_files(root / "JPEGImages", [f"{name}.jpg" for name in names], source)
     require_files(masks, [f"{name}.png" for name in names], source, what="mask")
-    index = pa.table(
-        {
-            "image_id": image_ids([f"{name}.jpg" for name in names], source),
-            "image_path": [str(root / "JPEGImages" / f"{name}.jpg") for name in names],
-            "mask_path": [str(masks / f"{name}.png") for name in names],
-            "instances": pa.nulls(len(names), pa.string()),
-            "captions": [[] for _ in names],
-        },
-        schema=INDEX_SCHEMA,
+    index = plain_index(
+        image_ids([f"{name}.jpg" for name in names], source),
+        [root / "JPEGImages" / f"{name}.jpg" for name in names],
+        [masks / f"{name}.png" for name in names],
     )
     labels = (Label("background", ("background",), background=True), *(Label(name, (name,)) for name in CLASSES))
     vocabulary = Vocabulary(labels, name="pascal-voc")

@@ -198,7 +198,7 @@ class LSeg(Method):
         return self.encoder.strides[-1]
 
     @property
-    def labels_interact(self) -> bool:  # type: ignore[override]
+    def labels_interact(self) -> bool:
         """Whether the head block takes a maximum over labels."""
         return self.block is not None and self.block.needs_maximum
 

@@ -16,6 +16,7 @@ from ovseg_ray.methods.base import Segmentation
 from ovseg_ray.methods.distinct import distinct_rows
 from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.resampling import Axis
+from ovseg_ray.methods.running import RunningArgmax
 
 LABELS_AT_ONCE = 128  # at most, so that a position in a chunk and a mark beside it fit 8 bits
 SCORES_AT_ONCE = 1_000_000  # elements of one full-size chunk: 4 MB in float32, near the cache
@@ -106,7 +107,7 @@ Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]  # weight, bias, label indi
 
 
 def _segment_rows(grid: ScoreGrid, chunks: list[Chunk], vertical: Axis, horizontal: Axis) -> tuple[Tensor, Tensor]:
-    best = winner = total = None
+    running = RunningArgmax()
     start, _ = vertical.span()
     vertical = vertical.shifted(start)
     for half, (_, _, labels, counts) in zip(_half_resolution(grid, chunks, start, vertical), chunks, strict=True):
@@ -115,17 +116,8 @@ def _segment_rows(grid: ScoreGrid, chunks: list[Chunk], vertical: Axis, horizont
         index = labels[_first_at(scores, top)]
         exponentials = scores.sub_(top).exp_()
         summed = exponentials.sum(0) if counts is None else torch.einsum("khw,k->hw", exponentials, counts)
-        if best is None or winner is None or total is None:
-            best, winner, total = top, index, summed
-            continue
-        # strictly greater: at a tie the earlier, lower label stays
-        highest = torch.maximum(top, best)
-        winner = torch.where(top > best, index, winner)
-        total = total * (best - highest).exp() + summed * (top - highest).exp()
-        best = highest
-    assert winner is not None, "there is at least one label"
-    assert total is not None
-    return winner, total.reciprocal()
+        running.add(index, top, summed)
+    return running.result()
 
 
 def _first_at(scores: Tensor, top: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg_ray.methods.base import Segmentation
+from ovseg_ray.methods.running import RunningArgmax
 
 LABELS_AT_ONCE = 128
 PIXELS_AT_ONCE = 1 << 16
@@ -66,18 +67,15 @@ def segment_shares(shares: Tensor, weights: Tensor) -> Segmentation:
     flat = shares.movedim(1, -1).flatten(0, 2)
     winners, confidences = [], []
     for part in flat.split(PIXELS_AT_ONCE):
-        best = torch.full((len(part),), -torch.inf, device=part.device)
-        total, winner = torch.zeros_like(best), torch.zeros_like(best, dtype=torch.int64)
+        running = RunningArgmax()
         for start in range(0, len(distinct), LABELS_AT_ONCE):
             stop = start + LABELS_AT_ONCE
             scores = part @ distinct[start:stop].T
             top, index = scores.max(1)
-            highest = torch.maximum(top, best)
-            added = torch.exp(scores - highest[:, None]) @ counts[start:stop].to(scores)
-            total = total * torch.exp(best - highest) + added
-            winner = torch.where(top > best, first[start + index], winner)
-            best = highest
+            total = torch.exp(scores - top[:, None]) @ counts[start:stop].to(scores)
+            running.add(first[start + index], top, total)
+        winner, confidence = running.result()
         winners.append(winner)
-        confidences.append(total.reciprocal())
+        confidences.append(confidence)
     shape = (shares.shape[0], *shares.shape[2:])
     return Segmentation(torch.cat(winners).view(shape), torch.cat(confidences).view(shape))

@@ -271,7 +271,7 @@ class Stego(Method):
         clusters = self.cluster_probe.clusters
         self.cluster_names = torch.zeros(len(clusters), width, device=clusters.device)
         # of the instance: the class itself is trained without labels, this model answers them
-        self.segments = True  # type: ignore[misc]
+        self.segments = True
 
 
 def _pool(features: Tensor, codes: Tensor, counts: Sequence[int]) -> Pool:
