@@ -56,6 +56,11 @@ class DataConfig(Config):
         description="zero-shot training: every image once for each class it shows, that class against all else, the "
         "fold's classes left out: pascal-5i:0..3, coco-20i:0..3, fss-1000 or world:0..3",
     )
+    input: Literal["loader", "ray_data"] = Field(
+        "loader",
+        description="who decodes and augments: a torch DataLoader, or Ray Data on any node of the cluster; the batches "
+        "are the same",
+    )
     loader_workers: int = Field(0, ge=0, description="decoding processes for each training worker")
     cache_images: bool = Field(False, description="keep decoded images in memory (small data sets)")
 

@@ -61,7 +61,9 @@ class _Keys(Sampler[list[Key]]):
         return (self._plan.total_steps - self._first) * self._plan.accumulate
 
 
-class _Collate:
+class Collate:
+    """Examples as a batch, or the first mistake among them."""
+
     def __init__(self, method: type[Method]) -> None:
         self._method = method
 
@@ -80,16 +82,25 @@ def batches(
     Raises:
         UserError: a sample that cannot be read.
     """
-    loader = DataLoader(
-        examples,
-        batch_sampler=_Keys(plan, rank, first_step),
-        collate_fn=_Collate(method),
-        num_workers=data.loader_workers,
-        pin_memory=pin,
-        prefetch_factor=4 if data.loader_workers else None,
-    )
+    stream: Iterator[Batch | UserError]
+    if data.input == "ray_data":
+        from ovseg_ray.training.ray_input import ray_batches
+
+        tasks = max(1, data.loader_workers)
+        stream = ray_batches(examples, method, plan, rank=rank, first_step=first_step, tasks=tasks)
+    else:
+        stream = iter(
+            DataLoader(
+                examples,
+                batch_sampler=_Keys(plan, rank, first_step),
+                collate_fn=Collate(method),
+                num_workers=data.loader_workers,
+                pin_memory=pin,
+                prefetch_factor=4 if data.loader_workers else None,
+            )
+        )
     group: list[Batch] = []
-    for batch in loader:
+    for batch in stream:
         if isinstance(batch, UserError):
             raise batch
         group.append(batch)

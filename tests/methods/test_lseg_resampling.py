@@ -38,10 +38,12 @@ def test_another_size_lies_on_the_same_picture(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("target", [30, 32, 47, 5])
-def test_columns_are_the_last_axis(target: int) -> None:
-    x, axis = torch.randn(2, 3, 16), Axis.to_pixels(16, 32, 30, target)
-    torch.testing.assert_close(axis.sample_columns(x), axis.sample(x, 2))
-    assert axis.sample_columns(x).shape == (2, 3, target)
+@pytest.mark.parametrize("labels", [1, 3])
+def test_labels_last(target: int, labels: int) -> None:
+    axis = Axis.to_pixels(16, 32, 30, target)
+    columns, rows = torch.randn(2, 16, labels), torch.randn(16, 2, labels)
+    torch.testing.assert_close(axis.sample_columns(columns), axis.sample(columns, 1))
+    torch.testing.assert_close(axis.mix_rows(rows), axis.sample(rows, 0))
 
 
 def test_parts_of_an_axis_need_only_their_span() -> None:

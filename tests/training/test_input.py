@@ -34,6 +34,22 @@ def test_batches_do_not_depend_on_how_they_are_loaded(make_config: MakeConfig, d
     assert equal(stream(make_config(data=data, accumulate=2)), found)
 
 
+@pytest.mark.ray
+def test_ray_data_gives_the_same_batches(ray_cluster: None, make_config: MakeConfig) -> None:
+    for rank, first in ((0, 0), (1, 3)):
+        expected = stream(make_config(accumulate=2), rank, 2, first)
+        assert expected
+        assert equal(stream(make_config(data={"input": "ray_data"}, accumulate=2), rank, 2, first), expected)
+
+
+@pytest.mark.ray
+def test_a_mistake_met_by_ray_data_stays_one_line(ray_cluster: None, make_config: MakeConfig) -> None:
+    with pytest.raises(UserError) as caught:
+        stream(make_config(model={"wrong_at": "train_005"}, data={"input": "ray_data"}))
+    assert "train_005" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("first", [1, 4, 6])
 def test_it_starts_at_any_step(make_config: MakeConfig, first: int) -> None:
     config = make_config(accumulate=2)

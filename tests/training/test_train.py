@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -37,10 +38,12 @@ def unbroken(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def check_curve(run: RunDirectory, config: RunConfig) -> None:
-    """The run's metrics are those of a training that nothing disturbed, each step once."""
+    """The run's metrics are those of a training that nothing disturbed, each step once; the deviation is printed."""
     expected = unbroken(config)
     records = [record for record in read_metrics(run.metrics_file)[0] if "loss" in record]
     assert [record["step"] for record in records] == [record["step"] for record in expected]
+    deviations = [abs(found["loss"] / wanted["loss"] - 1) for found, wanted in zip(records, expected, strict=True)]
+    print(f"largest relative deviation of a loss in {len(expected)} steps: {max(deviations):.1e}")
     for found, wanted in zip(records, expected, strict=True):
         for key in ("loss", "loss/ce", "lr", "grad_norm", "epoch"):
             assert found[key] == pytest.approx(wanted[key], rel=1e-4, abs=1e-5), (key, found["step"])
@@ -105,7 +108,7 @@ from ovseg_ray.training import RunConfig, train
 
 registry._METHODS["colour"] = "colour_training:ColourTraining"
 config = RunConfig.model_validate(yaml.safe_load(Path(sys.argv[1]).read_text()))
-with connect(sys.argv[2]):
+with connect(sys.argv[2] or None):
     train(config, Path(sys.argv[3]))
 """
 
@@ -148,6 +151,47 @@ def test_a_killed_driver_goes_on_with_resume(make_config: MakeConfig, tmp_path: 
     check_curve(run, config)
     assert not partial.exists()
     assert run.finished
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    listed = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found = [pid]
+    for member in found:  # grows while it is walked
+        found += [child for child, parent in parents.items() if parent == member]
+    return found
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+@pytest.mark.timeout(240)
+def test_a_killed_job_goes_on_in_another(make_config: MakeConfig, tmp_path: Path, ray_cluster: None) -> None:
+    config = make_config(model={"seconds": 0.02}, epochs=8, checkpoint_every=1.7, validate_every=0)
+    run = RunDirectory(tmp_path / "run")
+    (tmp_path / "config.yaml").write_text(dump(config))
+    # no address: a Ray of its own, which dies with it
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "config.yaml"), "", str(run.path)]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ)
+    try:
+        deadline = time.monotonic() + 150
+        while not (run.checkpoints / SNAPSHOT).exists() or read_metrics(run.metrics_file)[0][-1]["step"] < 7:
+            assert job.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        processes = family(job.pid)
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        job.wait()
+    assert len(processes) > 3  # the driver, Ray's own and the worker
+    assert not run.finished
+
+    assert train(config, run.path, resume=True) == run
+
+    check_curve(run, config)
 
 
 @pytest.mark.ray

@@ -1,7 +1,7 @@
 """Label map and confidence at full size, in chunks of labels and rows.
 
 Argmax and softmax need no more than a running maximum and a running sum, so the score of a label at a pixel is
-computed, used and forgotten.
+computed, used and forgotten. Labels lie on the last axis: there torch interpolates and reduces several times faster.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.resampling import Axis
 from ovseg_ray.methods.running import RunningArgmax
 
-LABELS_AT_ONCE = 128  # at most, so that a position in a chunk and a mark beside it fit 8 bits
-SCORES_AT_ONCE = 1_000_000  # elements of one full-size chunk: 4 MB in float32, near the cache
+LABELS_AT_ONCE = 64
+SCORES_AT_ONCE = 500_000  # elements of one full-size chunk: 2 MB in float32, near the cache
+_FAR = 1e30  # turns the smallest difference of two scores into more than a position in a chunk
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ScoreGrid:
     """Scores of one image at half resolution, made for any rows and labels when asked.
 
     Attributes:
-        features: (D, h, w) float32, the decoder's map.
+        features: (h, w, D) float32, contiguous: the decoder's map.
         inverse_norm: (h2, w2) float32 at half resolution of the padded input.
         block: spatial regularisation, if any.
         half: round scores to half precision before the block.
@@ -47,23 +48,23 @@ class ScoreGrid:
             bias: (k,) label projection.
 
         Returns:
-            (k, rows, w2).
+            (rows, w2, k).
         """
         height, width = self.inverse_norm.shape
-        norms = self.inverse_norm[rows[0] : rows[1]]
-        if self.features.shape[1:] == (height, width):
+        norms = self.inverse_norm[rows[0] : rows[1], :, None]
+        if self.features.shape[:2] == (height, width):
             scores = self._project(rows, weight, bias) * norms
             return scores.half().float() if self.half else scores
-        vertical = Axis.aligned(self.features.shape[1], height, weight.device).part(*rows)
-        horizontal = Axis.aligned(self.features.shape[2], width, weight.device)
+        vertical = Axis.aligned(self.features.shape[0], height, weight.device).part(*rows)
+        horizontal = Axis.aligned(self.features.shape[1], width, weight.device)
         start, stop = vertical.span()
-        # columns first: there are fewer rows to do it for
-        scores = horizontal.sample_columns(self._project((start, stop), weight, bias))
-        return vertical.shifted(start).sample(scores, 1).mul_(norms)
+        # rows first: there are fewer columns to do it for
+        scores = vertical.shifted(start).mix_rows(self._project((start, stop), weight, bias))
+        return horizontal.sample_columns(scores).mul_(norms)
 
     def _project(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
-        part = self.features[:, rows[0] : rows[1]]
-        return torch.addmm(bias[:, None], weight, part.flatten(1)).view(-1, *part.shape[1:])
+        part = self.features[rows[0] : rows[1]]
+        return torch.addmm(bias, part.flatten(0, 1), weight.t()).view(*part.shape[:2], -1)
 
     def halo(self, rows: tuple[int, int]) -> tuple[int, int]:
         """The rows that the head block needs to know for correct values in `rows`."""
@@ -111,22 +112,21 @@ def _segment_rows(grid: ScoreGrid, chunks: list[Chunk], vertical: Axis, horizont
     start, _ = vertical.span()
     vertical = vertical.shifted(start)
     for half, (_, _, labels, counts) in zip(_half_resolution(grid, chunks, start, vertical), chunks, strict=True):
-        scores = vertical.sample(horizontal.sample_columns(half), 1)
-        top = scores.amax(0)
-        index = labels[_first_at(scores, top)]
-        exponentials = scores.sub_(top).exp_()
-        summed = exponentials.sum(0) if counts is None else torch.einsum("khw,k->hw", exponentials, counts)
-        running.add(index, top, summed)
+        scores = horizontal.sample_columns(vertical.mix_rows(half))
+        top = scores.amax(-1)
+        index = labels[_first_zero(scores.sub_(top.unsqueeze(-1)))]
+        exponentials = scores.exp_()
+        running.add(index, top, exponentials.sum(-1) if counts is None else exponentials @ counts)
     return running.result()
 
 
-def _first_at(scores: Tensor, top: Tensor) -> Tensor:
-    """Lowest index on the first axis, of at most 128, where `scores` reaches its maximum `top`.
+def _first_zero(below: Tensor) -> Tensor:
+    """Lowest index on the last axis where `below`, which is 0 or less, is 0.
 
-    A third of the time of `Tensor.max`, which tracks indices slowly along this axis.
+    A fifth of the time of `Tensor.max`, which tracks indices slowly.
     """
-    positions = torch.arange(len(scores), dtype=torch.uint8, device=scores.device)[:, None, None]
-    return (positions + (scores < top).to(torch.uint8).mul_(128)).amin(0).long()
+    positions = torch.arange(below.shape[-1], dtype=below.dtype, device=below.device)
+    return torch.add(positions, below, alpha=-_FAR).amin(-1).long()
 
 
 def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical: Axis) -> Iterator[Tensor]:
@@ -140,7 +140,8 @@ def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical:
 
     def after(applications: int) -> Iterator[Tensor]:
         for weight, bias, _, _ in chunks:
-            yield block.apply_some(grid.raw(outer, weight, bias).unsqueeze(0), maxima, applications)
+            scores = grid.raw(outer, weight, bias).permute(2, 0, 1).unsqueeze(0)
+            yield block.apply_some(scores, maxima, applications)
 
     # each application of the bottleneck block wants the maximum of its input over all labels: one pass each
     maxima: list[Tensor] = []
@@ -152,7 +153,7 @@ def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical:
         assert maximum is not None
         maxima.append(maximum)
     for scores in after(block.depth):
-        yield scores[0, :, rows[0] - outer[0] : rows[1] - outer[0]]
+        yield scores[0, :, rows[0] - outer[0] : rows[1] - outer[0]].permute(1, 2, 0)
 
 
 def dense_rows(
@@ -219,7 +220,7 @@ def segment(
     """
     axes = _axes(features, inverse_norm, inner, size)
     images = [
-        segment_image(ScoreGrid(z.contiguous(), norm[0], block, half), weight, bias, *axes)
+        segment_image(ScoreGrid(z.permute(1, 2, 0).contiguous(), norm[0], block, half), weight, bias, *axes)
         for z, norm in zip(features.float(), inverse_norm.float(), strict=True)
     ]
     return Segmentation(torch.stack([image[0] for image in images]), torch.stack([image[1] for image in images]))
