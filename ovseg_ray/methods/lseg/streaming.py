@@ -140,7 +140,7 @@ def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical:
 
     def after(applications: int) -> Iterator[Tensor]:
         for weight, bias, _, _ in chunks:
-            scores = grid.raw(outer, weight, bias).permute(2, 0, 1).unsqueeze(0)
+            scores = grid.raw(outer, weight, bias).permute(2, 0, 1).contiguous().unsqueeze(0)
             yield block.apply_some(scores, maxima, applications)
 
     # each application of the bottleneck block wants the maximum of its input over all labels: one pass each
@@ -182,9 +182,9 @@ def dense_rows(
     labels = torch.arange(len(weight), device=weight.device)
     found = []
     for z, norm in zip(features.float(), inverse_norm.float(), strict=True):
-        grid = ScoreGrid(z.contiguous(), norm[0], block, half)
+        grid = ScoreGrid(z.permute(1, 2, 0).contiguous(), norm[0], block, half)
         (scores,) = _half_resolution(grid, [(weight, bias, labels, None)], start, vertical)
-        found.append(vertical.sample(horizontal.sample_columns(scores), 1))
+        found.append(horizontal.sample_columns(vertical.mix_rows(scores)).permute(2, 0, 1))
     return torch.stack(found)
 
 
