@@ -31,10 +31,11 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ovseg_ray.data import open_dataset
 from ovseg_ray.methods.base import Batch, Method
+from ovseg_ray.methods.precision import DTYPES
 from ovseg_ray.methods.registry import get_method
 from ovseg_ray.training.config import RunConfig, resolve_config
 from ovseg_ray.training.input import Examples, batches, to_device
-from ovseg_ray.training.loop import DTYPES, Loop, Worker
+from ovseg_ray.training.loop import Loop, Worker
 from ovseg_ray.training.optimizer import build_optimizer
 from ovseg_ray.training.session import Session
 

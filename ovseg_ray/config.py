@@ -62,7 +62,7 @@ class DataConfig(Config):
         "are the same",
     )
     loader_workers: int = Field(0, ge=0, description="decoding processes for each training worker")
-    cache_images: bool = Field(False, description="keep decoded images in memory (small data sets)")
+    cache_images: bool = Field(False, description="keep decoded images in memory (the loader, small data sets)")
 
 
 class OptimizerConfig(Config):

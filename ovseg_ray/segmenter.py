@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ovseg_ray.config import Precision
 from ovseg_ray.data.images import decode_image, read_bytes, rgb
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Encoding, Method
@@ -70,12 +71,13 @@ class Segmenter:
         self.embeddings = LabelEmbeddings(method.text_encoder)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: str | None = None) -> Segmenter:
+    def load(cls, path: str | os.PathLike[str], device: str | None = None, precision: Precision = "fp32") -> Segmenter:
         """From a run directory, its `model/` directory, or what `ovseg-ray demo` wrote.
 
         Args:
             path: of a local directory.
             device: a PyTorch device; default: a GPU if there is one.
+            precision: of the image network; scores stay float32.
 
         Raises:
             UserError: no finished model there, or no such device.
@@ -85,7 +87,7 @@ class Segmenter:
             torch.empty(0, device=chosen)
         except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's own, by kind of device
             raise UserError(f"device '{chosen}': not available here; use 'cpu'") from error
-        return cls(load_model(find_model(Path(path)), chosen))
+        return cls(load_model(find_model(Path(path)), chosen, precision))
 
     @property
     def templates(self) -> tuple[str, ...]:

@@ -104,6 +104,18 @@ def test_encoding_once_and_asking_twice(model: Segmenter, picture: np.ndarray) -
         assert np.array_equal(asked.confidence, whole.confidence)
 
 
+def test_half_the_precision_is_of_the_image_network_alone(run: Path, model: Segmenter, picture: np.ndarray) -> None:
+    half = ovseg_ray.load(run, "cpu", precision="bf16")
+    assert {p.dtype for p in half.method.parameters()} == {torch.float32}
+    exact, found = (m.encode(picture).encoding.tensors["features"].float() for m in (model, half))
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, atol=0.05 * float(exact.abs().max()), rtol=0)
+    # from the same encoding, the same answer: scores and labels are not rounded
+    encoded = half.encode(picture)
+    answers = [m.segment(encoded, WORDS[:20]) for m in (model, half)]
+    assert np.array_equal(answers[0].confidence, answers[1].confidence)
+
+
 def test_labels_reach_the_text_tower_once(run: Path, picture: np.ndarray) -> None:
     model = ovseg_ray.load(run)
     for labels in ("sky, grass", "grass, sky", "sky, car"):

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, DataPath, Debug, LabelList, RunPath, Split, VocabularyFile, read_labels
+from ovseg_ray.commands.options import (
+    Address,
+    DataPath,
+    Debug,
+    LabelList,
+    PrecisionOption,
+    RunPath,
+    Split,
+    VocabularyFile,
+    read_labels,
+)
 from ovseg_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +60,7 @@ def evaluate(
             help="Zero-shot episodes, one held-out class against all else: pascal-5i:0, coco-20i:0, fss-1000, world:0.",
         ),
     ] = None,
+    precision: PrecisionOption = "fp32",
     address: Address = None,
     debug: Debug = False,
 ) -> None:
@@ -70,7 +81,15 @@ def evaluate(
     dataset = open_dataset(data, split or validation_split(data))
     with connect(address, debug=debug):
         result = score(
-            run, dataset, labels=asked, controls=controls, out=out, crf=crf, inference=inference, episodes=fold
+            run,
+            dataset,
+            labels=asked,
+            controls=controls,
+            out=out,
+            crf=crf,
+            inference=inference,
+            episodes=fold,
+            precision=precision,
         )
     print(summary(result))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ovseg_ray.config import Precision
 from ovseg_ray.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ Address = Annotated[
         help="Ray cluster to run on: auto, host:6379 or ray://host:10001. Default: the cluster whose job this is, "
         "else Ray is started on this machine.",
     ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", metavar="NAME", help="Of the image network: fp32, bf16 or fp16. Scores stay fp32."),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors and what Ray logs.")]
 Split = Annotated[

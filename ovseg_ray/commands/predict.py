@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, LabelList, RunPath, VocabularyFile, emit, read_labels, say
+from ovseg_ray.commands.options import (
+    Address,
+    Debug,
+    LabelList,
+    PrecisionOption,
+    RunPath,
+    VocabularyFile,
+    emit,
+    read_labels,
+    say,
+)
 from ovseg_ray.errors import UserError
 
 EXAMPLES = (
@@ -21,6 +31,7 @@ def predict(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the results.")],
     labels: LabelList = None,
     vocabulary: VocabularyFile = None,
+    precision: PrecisionOption = "fp32",
     address: Address = None,
     debug: Debug = False,
 ) -> None:
@@ -33,7 +44,7 @@ def predict(
     asked = read_labels(labels, vocabulary)
     if asked is None:
         raise UserError('nothing to look for; give --labels "sky, grass, a red car" or --vocabulary FILE')
-    summary = run_prediction(run, images, asked, out, address=address, debug=debug)
+    summary = run_prediction(run, images, asked, out, precision=precision, address=address, debug=debug)
     for _, problem in summary.failures:
         say(f"error: {problem}")
     emit({"out": str(summary.out), "done": summary.done, "failed": [path for path, _ in summary.failures]})

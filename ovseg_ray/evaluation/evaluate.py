@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
 
+from ovseg_ray.config import Precision
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.episodes import Fold
 from ovseg_ray.errors import UserError
@@ -31,6 +33,7 @@ def evaluate(
     crf: bool = False,
     inference: Inference | None = None,
     episodes: Fold | None = None,
+    precision: Precision = "fp32",
 ) -> dict[str, Any]:
     """Score a run on a data set. Ray must be connected (`ovseg_ray.cluster.connect`).
 
@@ -47,6 +50,7 @@ def evaluate(
         workers: actors holding the model; default: one a GPU, else one for every two CPUs.
         crf: refine the maps of a model whose clusters have no names (`evaluate_clusters`).
         inference: how images are looked at; default: once, as the method preprocesses them.
+        precision: of the image network; scores stay float32.
         episodes: play the zero-shot episodes of a fold instead (`evaluate_episodes`).
 
     Returns:
@@ -59,7 +63,10 @@ def evaluate(
     if out is not None and out.is_dir():  # said now, not after the work
         raise UserError(f"{out}: is a folder; give a file for the result, such as {out / 'result.json'}")
     model = find_model(Path(run).absolute())
-    method = load_model(model)
+    load = functools.partial(load_model, precision=precision)
+    method = load(model)
+    if precision != "fp32" and isinstance(method, ClusterModel):
+        raise UserError("--precision: clusters are matched in fp32; leave it out")
     if not method.segments and isinstance(method, ClusterModel):
         _refuse_for_clusters(
             method.name,
@@ -78,15 +85,17 @@ def evaluate(
         from ovseg_ray.evaluation.evaluate_episodes import evaluate_episodes
 
         embed, templates = segmenter.embeddings.embed, segmenter.templates
-        result = evaluate_episodes(load_model, model, dataset, episodes, embed, templates, workers=workers)
+        result = evaluate_episodes(load, model, dataset, episodes, embed, templates, workers=workers)
+        result["model"]["precision"] = precision
         if out is not None:
             write_result(out, result)
         return result
     spaces = default_spaces(segmenter, dataset, labels, controls=controls)
     started = time.monotonic()
-    matrices = score_on_ray(load_model, model, dataset, spaces, inference=inference, workers=workers)
+    matrices = score_on_ray(load, model, dataset, spaces, inference=inference, workers=workers)
     seconds = time.monotonic() - started
     result = make_result(dataset, spaces, matrices, model, seconds=seconds, inference=inference)
+    result["model"]["precision"] = precision
     if isinstance(method, ClusterModel) and labels is None and inference is None:
         from ovseg_ray.evaluation.evaluate_clusters import add_clusters
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovseg_ray.config import Precision
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.image_list import list_images, output_names
 from ovseg_ray.evaluation.prediction_files import is_prediction
@@ -37,6 +38,7 @@ def predict(
     labels: Labels,
     out: str | Path,
     *,
+    precision: Precision = "fp32",
     address: str | None = None,
     debug: bool = False,
 ) -> PredictionSummary:
@@ -50,6 +52,7 @@ def predict(
         images: files, folders (searched to the bottom) or patterns.
         labels: "sky, grass, a red car", names, or a vocabulary.
         out: directory for the results; on a cluster, one that every node sees.
+        precision: of the image network; scores stay float32.
         address: Ray cluster for many images; default: start Ray here.
         debug: show what Ray logs.
 
@@ -63,7 +66,9 @@ def predict(
     work = list(zip(map(str, paths), output_names(paths), strict=True))
     if target.exists() and not target.is_dir():
         raise UserError(f"{out}: is a file; give a directory for the results")
-    predictor = Predictor(model, labels, target)  # loads the model: what is wrong with run or labels shows now
+    predictor = Predictor(
+        model, labels, target, precision
+    )  # loads the model: what is wrong with run or labels shows now
     steps: Iterable[tuple[str, str]] = map(predictor, work)
     if len(work) > FEW:
         from ovseg_ray.evaluation.predict_on_ray import predict_on_ray  # a few images need no Ray

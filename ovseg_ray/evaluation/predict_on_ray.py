@@ -11,6 +11,7 @@ import ray
 import ray.data
 
 from ovseg_ray.cluster import connect
+from ovseg_ray.config import Precision
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.predictor import Predictor, Work
 from ovseg_ray.vocabulary import Vocabulary
@@ -34,7 +35,7 @@ def predict_on_ray(
         rows = [{"path": path, "name": name} for path, name in work]
         done = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
             _PredictorActor,
-            fn_constructor_args=(predictor.model, predictor.vocabulary, predictor.out),
+            fn_constructor_args=(predictor.model, predictor.vocabulary, predictor.out, predictor.precision),
             batch_size=None,
             compute=ray.data.ActorPoolStrategy(size=min(workers, blocks)),
             num_gpus=1 if gpus else 0,
@@ -50,8 +51,8 @@ def predict_on_ray(
 class _PredictorActor:
     """Holds a predictor on a worker."""
 
-    def __init__(self, model: Path, vocabulary: Vocabulary, out: Path) -> None:
-        self._predictor = Predictor(model, vocabulary, out)
+    def __init__(self, model: Path, vocabulary: Vocabulary, out: Path, precision: Precision) -> None:
+        self._predictor = Predictor(model, vocabulary, out, precision)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, list[str]] = {"path": [], "problem": [], "fatal": []}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ovseg_ray.config import Precision
 from ovseg_ray.data.images import decode_image, read_bytes
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.prediction_files import write_prediction
@@ -23,14 +24,15 @@ class Predictor:
         model: directory of an exported model.
         labels: to look for.
         out: directory for the results.
+        precision: of the image network.
 
     Raises:
         UserError: no such model, or labels that it cannot use.
     """
 
-    def __init__(self, model: Path, labels: Labels, out: Path) -> None:
-        self.model, self.out = model, out
-        self.segmenter = Segmenter.load(model)
+    def __init__(self, model: Path, labels: Labels, out: Path, precision: Precision = "fp32") -> None:
+        self.model, self.out, self.precision = model, out, precision
+        self.segmenter = Segmenter.load(model, precision=precision)
         self.vocabulary: Vocabulary = self.segmenter.vocabulary(labels)
         self.segmenter.embeddings.embed(self.vocabulary)
 

@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ovseg_ray import __version__
-from ovseg_ray.config import build
+from ovseg_ray.config import Precision, build
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Method
+from ovseg_ray.methods.precision import encode_in
 from ovseg_ray.methods.registry import get_method
 from ovseg_ray.run_directory import write_directory_atomically
 from ovseg_ray.vocabulary import Vocabulary
@@ -114,8 +115,13 @@ def describe_model(directory: Path) -> ModelDescription:
         raise UserError(f"{path}: is incomplete ({error}); export the model again") from error
 
 
-def load_model(directory: Path, device: str | torch.device = "cpu") -> Method:
+def load_model(directory: Path, device: str | torch.device = "cpu", precision: Precision = "fp32") -> Method:
     """A model in eval mode, with its text encoder and the label sets it was trained on.
+
+    Args:
+        directory: that `save_model` wrote.
+        device: where it runs.
+        precision: of the network of `encode`; weights and scores stay float32.
 
     Raises:
         UserError: a file is missing, damaged, of another format version, or does not fit the others.
@@ -138,4 +144,6 @@ def load_model(directory: Path, device: str | torch.device = "cpu") -> Method:
         message = f"{path}: does not fit {DESCRIPTION_FILE} ({problem}); copy the model directory again"
         raise UserError(message) from error
     method.label_sets = description.label_sets
-    return method.eval().to(device)
+    method.eval().to(device)
+    encode_in(method, precision)
+    return method

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from ovseg_ray.config import Config
+from ovseg_ray.config import Config, Precision
 from ovseg_ray.serving.api import IDENTIFIER
 
 MIB = 2**20
@@ -22,6 +22,7 @@ class ServedModelConfig(Config):
     name: Name | None = Field(None, description="what clients call it; null: the name of the run's directory")
     version: Name | None = Field(None, description="null: a hash of the model's files")
     device: str | None = Field(None, description="a PyTorch device; null: a GPU if the replica has one")
+    precision: Precision = Field("fp32", description="of the image network; scores stay fp32")
 
 
 class LimitsConfig(Config):

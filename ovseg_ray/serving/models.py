@@ -129,7 +129,7 @@ class ServedModel:
         """
         directory = find_model(Path(config.run))
         name, version = identity(config)
-        segmenter = Segmenter.load(directory, config.device)
+        segmenter = Segmenter.load(directory, config.device, config.precision)
         return cls(name, version, segmenter, executor, batching, tiles, prompts, cls.source_of(config))
 
     @staticmethod
@@ -139,7 +139,7 @@ class ServedModel:
         Raises:
             UserError: no finished model there.
         """
-        return (*identity(config), config.device, fingerprint(find_model(Path(config.run))))
+        return (*identity(config), config.device, config.precision, fingerprint(find_model(Path(config.run))))
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Method
+from ovseg_ray.methods.precision import DTYPES
 from ovseg_ray.training.batch_norm import average_statistics, share_statistics
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.ema import Ema
@@ -24,8 +25,6 @@ from ovseg_ray.training.optimizer import build_optimizer, set_lr
 from ovseg_ray.training.plan import Plan
 from ovseg_ray.training.schedule import lr_factor
 from ovseg_ray.training.sources import Sources
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)

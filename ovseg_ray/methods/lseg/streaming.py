@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ovseg_ray.methods.base import Segmentation
@@ -63,8 +64,7 @@ class ScoreGrid:
         return horizontal.sample_columns(scores).mul_(norms)
 
     def _project(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
-        part = self.features[rows[0] : rows[1]]
-        return torch.addmm(bias, part.flatten(0, 1), weight.t()).view(*part.shape[:2], -1)
+        return F.linear(self.features[rows[0] : rows[1]], weight, bias)
 
     def halo(self, rows: tuple[int, int]) -> tuple[int, int]:
         """The rows that the head block needs to know for correct values in `rows`."""
