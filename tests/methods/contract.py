@@ -63,7 +63,7 @@ def label_vectors(encoder: TextEncoder, count: int) -> Tensor:
 class MethodContract(ABC):
     """The shared suite."""
 
-    rounding = 1e-5  # of a confidence, between two ways to the same
+    rounding = 1e-5  # of a confidence or score, between two ways to the same
 
     @abstractmethod
     def method(self) -> Method:
@@ -174,7 +174,7 @@ class MethodContract(ABC):
             torch.testing.assert_close(dense, self.upsampled(method, encoding, text, target), atol=1e-4, rtol=1e-4)
             rows = (target[0] // 3, target[0] // 2 + 1)
             part = method.dense_scores(encoding, text, target, rows)
-            torch.testing.assert_close(part, dense[:, :, rows[0] : rows[1]], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(part, dense[:, :, rows[0] : rows[1]], atol=self.rounding, rtol=1e-5)
             if not method.labels_interact:
                 alone = method.dense_scores(encoding, text[3:4], target)
                 torch.testing.assert_close(alone, dense[:, 3:4], atol=1e-4, rtol=1e-4)

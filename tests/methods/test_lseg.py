@@ -88,7 +88,7 @@ class TestDepthwise(LSegContract):
 
 class TestReference(LSegContract):
     changes = {"reference": True, "head_block": {"kind": "bottleneck", "depth": 2}}  # noqa: RUF012
-    rounding = 2e-3  # what is rounded to half precision may fall to either side
+    rounding = 8e-3  # what is rounded to half precision may fall to either side
 
     def upsampled(self, method: Method, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> Tensor:
         assert isinstance(method, LSeg)
