@@ -39,7 +39,10 @@ from ovseg_ray.networks.frozen import weights_hash
 from ovseg_ray.progress import ProgressBar
 
 MOST_PART_IMAGES = 64
-DECODE_CPUS = 0.5  # a task that also waits for storage
+# Some of every CPU stays free for decoding. Else actors that come back after a node was lost may take all of those that
+# are left, and wait for ever for what nobody decodes.
+ACTOR_CPUS, DECODE_CPUS = 0.97, 0.01
+DECODERS = 2  # for an actor without a GPU: each more costs seconds of a CPU to start
 PART_BYTES = 32 << 20  # of decoded squares: Ray Data would split a block of four times as much
 
 
@@ -120,10 +123,17 @@ def _run(
         block = dataset.index.slice(number * size, size)
         blocks.append(block.append_column("part", pa.array([number] * block.num_rows)))
     reader = _Decoder(dataset.without_index(), config)
+    decoders = max(1, int(resources.get("CPU", 1))) if gpus else DECODERS * workers
     written = (
         ray.data.from_arrow(blocks)
         # other resources than the actors: else Ray Data would fuse both, and nothing be decoded while actors compute
-        .map_batches(reader, batch_size=None, batch_format="pyarrow", num_cpus=DECODE_CPUS)
+        .map_batches(
+            reader,
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=DECODE_CPUS,
+            compute=ray.data.TaskPoolStrategy(size=decoders),
+        )
         .map_batches(
             _Writer,
             fn_constructor_args=(out, config),
@@ -131,7 +141,7 @@ def _run(
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(missing))),
             num_gpus=1 if gpus else 0,
-            num_cpus=1,
+            num_cpus=ACTOR_CPUS,
         )
     )
     for batch in written.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -192,11 +202,11 @@ class _Writer:
         number, side = numbers.pop(), self._config.squares.size
         failed: list[dict[str, Any]] = []
         kept: list[dict[str, Any]] = []
-        for row in block.to_pylist():
+        for row in block.drop_columns(["pixels"]).to_pylist():
             (failed if row["problem"] is not None else kept).append(row)
         stored = []
         if kept:
-            pixels = np.frombuffer(b"".join(row["pixels"] for row in kept), np.uint8).reshape(-1, side, side, 3)
+            pixels = _bytes_of(block.column("pixels")).reshape(-1, side, side, 3)
             seeds = [number * MOST_PART_IMAGES * 5 + place for place in range(len(kept))]
             vectors, maps = self._embedder(pixels, seeds)
             for row, vector, features in zip(kept, vectors, maps, strict=True):
@@ -206,6 +216,16 @@ class _Writer:
         write_part(self._out, number, stored, problems, self._config.dense)
         images = len(kept) // self._config.squares.squares + len(failed)
         return pa.table({"part": [number], "images": [images], "failed": [len(failed)]})
+
+
+def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
+    """All values of a large binary column one after another; missing ones have no bytes. Not copied where one chunk."""
+    parts = []
+    for chunk in column.chunks:
+        _, offsets, values = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+        parts.append(np.frombuffer(values, np.uint8)[ends[0] : ends[-1]])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _mask_of(row: dict[str, Any], side: int) -> np.ndarray | None:

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
 from ovseg_ray.data import open_dataset
@@ -123,32 +125,48 @@ def test_parts_stay_small() -> None:
 KILLED = """
 import sys
 from pathlib import Path
-import ray
 from ovseg_ray.data import open_dataset
 from ovseg_ray.embedding import EmbedConfig, embed
 from ovseg_ray.cluster import connect
 config = EmbedConfig.model_validate({"squares": {"size": 32}, "encoder": {"stride": 8}})
-with connect():
+with connect(sys.argv[3]):
     embed(open_dataset(sys.argv[1]), Path(sys.argv[2]), config, workers=1)
 """
 
 
+def written(out: Path) -> dict[str, int]:
+    """Parts that are there, and when they were written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("parts/*.parquet")}
+
+
+def wait_for(parts: int, out: Path, running: Callable[[], bool]) -> int:
+    """Until there are so many parts, or nobody writes any more; how many there are."""
+    deadline = time.monotonic() + 120
+    while (known := len(written(out))) < parts and running() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    return known
+
+
+def assert_whole(out: Path, parts: int) -> None:
+    store = FeatureStore.open(out)
+    assert len(store.files) == parts
+    assert store.info.images == len(set(ids(store))) == pq.read_table(out / "parts").num_rows == 148
+    assert [Path(name).stem for name, _ in store.info.failed] == ["070", "071"]
+
+
 @pytest.mark.chaos
 @pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_driver_loses_nothing(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "store"
-    command = [sys.executable, "-c", KILLED, str(folder), str(out)]
+    command = [sys.executable, "-c", KILLED, str(folder), str(out), ray.get_runtime_context().gcs_address]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list(out.glob("parts/*.parquet")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.02)
+    wait_for(1, out, lambda: process.poll() is None)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    first = {path.name: path.stat().st_mtime_ns for path in out.glob("parts/*.parquet")}
+    first = written(out)
     assert first
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
-    store = FeatureStore.open(out)
-    assert store.info.images == 148
-    assert len(set(ids(store))) == 148
-    assert {name: (out / "parts" / name).stat().st_mtime_ns for name in first} == first
-    assert pq.read_table(out / "parts").num_rows == 148
+    assert not (out / "manifest.json").exists()
+    embed(open_dataset(folder), out, CONFIG, workers=1)
+    assert_whole(out, parts=3)
+    assert {name: written(out)[name] for name in first} == first
