@@ -66,3 +66,18 @@ def test_training_keeps_the_best_by_the_chosen_criterion(tmp_path: Path, masks: 
         else:
             with pytest.raises(UserError, match="no masks"):
                 method.validation_metrics(batches)
+
+
+def test_without_a_table_images_are_compared_with_each_other(tmp_path: Path) -> None:
+    config = StegoConfig(features=str(make_store(tmp_path / "store").path), neighbours=None, width=6)
+    dataset, transform = open_dataset(tmp_path / "store", "val"), Stego.transform(config, training=False)
+    batch = Stego.collate([transform(dataset.decoded(row), 0, np.random.default_rng(row)) for row in range(ROWS)])
+    method = Stego(config).eval()
+    features = batch["features"]
+    with torch.inference_mode():
+        clusters = method.cluster_probe.cosines(method.head(features)).argmax(1)
+        pairs = pair_counts((features, features.roll(1, 0)), (clusters, clusters.roll(1, 0)), config.clusters)
+        found = method.validation_metrics([batch])["agreement"]
+        assert found == pytest.approx(agreement(pairs))
+        own = torch.diag(torch.bincount(clusters.flatten(), minlength=config.clusters))
+        assert found < agreement(own)  # an image agrees with itself whatever its clusters are

@@ -146,7 +146,7 @@ class Stego(Method):
         pairs = torch.zeros(count, count, dtype=torch.int64)
         cells = torch.zeros(count, classes, dtype=torch.int64)
         for batch in batches:
-            maps = batch["features"], batch["neighbour"]
+            maps = batch["features"], self._other(batch)
             first, second = (self.cluster_probe.cosines(self.head(x)) for x in maps)
             pairs += pair_counts(maps, (first.argmax(1), second.argmax(1)), count).cpu()
             if self.config.classes:
@@ -162,6 +162,11 @@ class Stego(Method):
         elif self.config.selection == "labels":
             raise UserError("model.selection = labels: the store has no masks; use agreement")
         return {**metrics, "score": metrics["agreement" if self.config.selection == "agreement" else "matched_miou"]}
+
+    def _other(self, batch: Batch) -> Tensor:
+        """What agreement compares images with; without a table the next image, since itself always agrees."""
+        features = batch["features"]
+        return batch["neighbour"] if self.config.neighbours is not None else features.roll(1, 0)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         probes = [*self.cluster_probe.parameters()]
