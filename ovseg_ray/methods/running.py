@@ -15,11 +15,15 @@ class RunningArgmax:
     def __init__(self) -> None:
         self._known: tuple[Tensor, Tensor, Tensor] | None = None
 
+    def beaten_by(self, top: Tensor) -> Tensor:
+        """Where a chunk whose best scores are `top` wins, (...) bool: its labels matter nowhere else."""
+        return torch.ones_like(top, dtype=torch.bool) if self._known is None else top > self._known[1]
+
     def add(self, label: Tensor, top: Tensor, total: Tensor) -> None:
         """Take a chunk in.
 
         Args:
-            label: (...) int64, the best label of the chunk.
+            label: (...) int64, the best label of the chunk; anything where it does not win.
             top: (...) float32, its score.
             total: (...) float32, sum over the chunk of exp(score - top).
         """

@@ -41,9 +41,9 @@ def test_another_size_lies_on_the_same_picture(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("labels", [1, 3])
 def test_labels_last(target: int, labels: int) -> None:
     axis = Axis.to_pixels(16, 32, 30, target)
-    columns, rows = torch.randn(2, 16, labels), torch.randn(16, 2, labels)
-    torch.testing.assert_close(axis.sample_columns(columns), axis.sample(columns, 1))
-    torch.testing.assert_close(axis.mix_rows(rows), axis.sample(rows, 0))
+    x = torch.randn(16, 2, labels)
+    torch.testing.assert_close(axis.sample_first(x), axis.sample(x, 0))
+    torch.testing.assert_close(torch.tensordot(axis.matrix(16), x, 1), axis.sample(x, 0))
 
 
 def test_parts_of_an_axis_need_only_their_span() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_tools import MakeConfig, curve, make_loop
+from training_tools import MakeConfig, curve, make_loop, tell_deviation
 
 from ovseg_ray.training.metrics import read_metrics
 
@@ -33,5 +33,6 @@ def test_a_node_joins_and_is_drained(make_config: MakeConfig, tmp_path: Path) ->
     found = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl")[0] if "loss" in record]
     expected = curve(make_loop(config))
     assert [record["step"] for record in found] == [record["step"] for record in expected]
+    tell_deviation([record["loss"] for record in found], [record["loss"] for record in expected])
     for record, wanted in zip(found, expected, strict=True):
         assert record["loss"] == pytest.approx(wanted["loss"], rel=1e-4, abs=1e-5), record["step"]

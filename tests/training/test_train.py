@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import ray
 from colour_training import ColourTraining, write_colours
-from training_tools import MakeConfig, curve, make_loop
+from training_tools import MakeConfig, curve, make_loop, tell_deviation
 
 from ovseg_ray.config import SourceConfig, dump
 from ovseg_ray.errors import UserError
@@ -38,12 +38,11 @@ def unbroken(config: RunConfig) -> list[dict[str, Any]]:
 
 
 def check_curve(run: RunDirectory, config: RunConfig) -> None:
-    """The run's metrics are those of a training that nothing disturbed, each step once; the deviation is printed."""
+    """The run's metrics are those of a training that nothing disturbed, each step once."""
     expected = unbroken(config)
     records = [record for record in read_metrics(run.metrics_file)[0] if "loss" in record]
     assert [record["step"] for record in records] == [record["step"] for record in expected]
-    deviations = [abs(found["loss"] / wanted["loss"] - 1) for found, wanted in zip(records, expected, strict=True)]
-    print(f"largest relative deviation of a loss in {len(expected)} steps: {max(deviations):.1e}")
+    tell_deviation([record["loss"] for record in records], [record["loss"] for record in expected])
     for found, wanted in zip(records, expected, strict=True):
         for key in ("loss", "loss/ce", "lr", "grad_norm", "epoch"):
             assert found[key] == pytest.approx(wanted[key], rel=1e-4, abs=1e-5), (key, found["step"])

@@ -73,22 +73,21 @@ class Axis:
         shape[dim] = -1
         return torch.lerp(x.index_select(dim, self.low), x.index_select(dim, self.high), self.fraction.view(shape))
 
-    def mix_rows(self, x: Tensor) -> Tensor:
-        """Interpolate the first axis of (h, w, K): a product with two numbers a row."""
-        weights = x.new_zeros(len(self.low), len(x))
+    def matrix(self, length: int) -> Tensor:
+        """(n, length) float32: the interpolation of `length` input positions as a matrix, two numbers a row."""
+        weights = self.fraction.new_zeros(len(self.low), length)
         weights.scatter_(1, self.low[:, None], 1 - self.fraction[:, None])
-        weights.scatter_add_(1, self.high[:, None], self.fraction[:, None])
-        return (weights @ x.flatten(1)).view(-1, *x.shape[1:])
+        return weights.scatter_add_(1, self.high[:, None], self.fraction[:, None])
 
-    def sample_columns(self, x: Tensor) -> Tensor:
-        """Interpolate the second axis of (h, w, K); much the fastest where `aligned_to` is known."""
+    def sample_first(self, x: Tensor) -> Tensor:
+        """Interpolate the first axis of (w, h, K); much the fastest where `aligned_to` is known."""
         if self.aligned_to is None:
-            return torch.lerp(x[:, self.low], x[:, self.high], self.fraction[:, None])
+            return self.sample(x, 0)
         # labels last is what torch calls channels last: the one layout in which this runs at the speed of memory
         # (its strides must say so, those of the batch axis included)
-        image, size = x.unsqueeze(0).permute(0, 3, 1, 2), (len(x), self.aligned_to)
-        wide = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
-        return wide[0].permute(1, 2, 0)[:, : len(self.low)]
+        image, size = x.unsqueeze(0).permute(0, 3, 1, 2), (self.aligned_to, x.shape[1])
+        tall = F.interpolate(image, size=size, mode="bilinear", align_corners=True)
+        return tall[0].permute(1, 2, 0)[: len(self.low)]
 
 
 def upsample_scores(scores: Tensor, inner: tuple[int, int], size: tuple[int, int], padded: tuple[int, int]) -> Tensor:

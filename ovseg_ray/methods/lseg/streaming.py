@@ -1,12 +1,13 @@
 """Label map and confidence at full size, in chunks of labels and rows.
 
 Argmax and softmax need no more than a running maximum and a running sum, so the score of a label at a pixel is
-computed, used and forgotten. Labels lie on the last axis: there torch interpolates and reduces several times faster.
+computed, used and forgotten. Arrays of scores are (columns, rows, labels): labels last is the layout in which torch
+interpolates and reduces at the speed of memory, and columns first makes the mixing of rows a batched product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,20 +20,20 @@ from ovseg_ray.methods.lseg.head_blocks import HeadBlock
 from ovseg_ray.methods.lseg.resampling import Axis
 from ovseg_ray.methods.running import RunningArgmax
 
-LABELS_AT_ONCE = 64
-SCORES_AT_ONCE = 500_000  # elements of one full-size chunk: 2 MB in float32, near the cache
+LABELS_AT_ONCE = 128
+SCORES_AT_ONCE = 1_000_000  # elements of one full-size chunk: 4 MB in float32, near the cache
 _FAR = 1e30  # turns the smallest difference of two scores into more than a position in a chunk
 
 
 @dataclass(frozen=True)
 class ScoreGrid:
-    """Scores of one image at half resolution, made for any rows and labels when asked.
+    """One image as its scores are made of.
 
     Attributes:
-        features: (h, w, D) float32, contiguous: the decoder's map.
-        inverse_norm: (h2, w2) float32 at half resolution of the padded input.
+        features: (w, h, D) float32, contiguous: the decoder's map.
+        inverse_norm: (w2, h2) float32 at half resolution of the padded input.
         block: spatial regularisation, if any.
-        half: round scores to half precision before the block.
+        half: round scores to half precision before the block; `features` are at half resolution then.
     """
 
     features: Tensor
@@ -40,36 +41,85 @@ class ScoreGrid:
     block: HeadBlock | None
     half: bool = False
 
-    def raw(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
-        """Scores before the head block.
+    @classmethod
+    def of(cls, features: Tensor, inverse_norm: Tensor, block: HeadBlock | None, half: bool) -> ScoreGrid:
+        """From (D, h, w) and (1, h2, w2)."""
+        return cls(features.float().permute(2, 1, 0).contiguous(), inverse_norm[0].float().t(), block, half)
+
+
+class Strip:
+    """Some rows of an image at full size: scores of any labels when asked.
+
+    Interpolation is linear, so all that happens to rows between the decoder's map and the picture (up to half
+    resolution, times the inverse norms, up to full size) is one small matrix for each column.
+
+    Args:
+        grid: of the image.
+        vertical: the output rows, from half-resolution rows.
+        horizontal: all output columns, from half-resolution columns.
+    """
+
+    def __init__(self, grid: ScoreGrid, vertical: Axis, horizontal: Axis) -> None:
+        self._block, self._half, self._horizontal = grid.block, grid.half, horizontal
+        depth = grid.block.depth if grid.block else 0
+        (width, height), device = grid.inverse_norm.shape, grid.features.device
+        first, last = vertical.span()
+        outer = max(first - depth, 0), min(last + depth, height)  # what the block needs for correct values inside
+        to_pixels = vertical.shifted(first).matrix(last - first)
+        rows = Axis.aligned(grid.features.shape[1], height, device).part(*outer)
+        start, stop = rows.span()
+        to_half = grid.inverse_norm[:, outer[0] : outer[1], None] * rows.shifted(start).matrix(stop - start)
+        self._features = grid.features[:, start:stop].contiguous()
+        self._columns = None if len(self._features) == width else Axis.aligned(len(self._features), width, device)
+        self._mix = to_half if grid.block else to_pixels @ to_half
+        self._to_pixels, self._inner = to_pixels, slice(first - outer[0], last - outer[0])
+
+    def scores(self, labels: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Scores of each list of labels in turn.
 
         Args:
-            rows: first and one past the last half-resolution row.
-            weight: (k, D) label projection.
-            bias: (k,) label projection.
+            labels: of each list the (k, D) weight and (k,) bias of its projection. All labels must be in one of the
+                lists where the block takes a maximum over labels.
 
-        Returns:
-            (rows, w2, k).
+        Yields:
+            (W, rows, k).
         """
-        height, width = self.inverse_norm.shape
-        norms = self.inverse_norm[rows[0] : rows[1], :, None]
-        if self.features.shape[:2] == (height, width):
-            scores = self._project(rows, weight, bias) * norms
-            return scores.half().float() if self.half else scores
-        vertical = Axis.aligned(self.features.shape[0], height, weight.device).part(*rows)
-        horizontal = Axis.aligned(self.features.shape[1], width, weight.device)
-        start, stop = vertical.span()
-        # rows first: there are fewer columns to do it for
-        scores = vertical.shifted(start).mix_rows(self._project((start, stop), weight, bias))
-        return horizontal.sample_columns(scores).mul_(norms)
+        rows = (self._mixed(*part) for part in labels) if self._block is None else self._blocked(self._block, labels)
+        return (self._horizontal.sample_first(part) for part in rows)
 
-    def _project(self, rows: tuple[int, int], weight: Tensor, bias: Tensor) -> Tensor:
-        return F.linear(self.features[rows[0] : rows[1]], weight, bias)
+    def _mixed(self, weight: Tensor, bias: Tensor) -> Tensor:
+        scores = F.linear(self._features, weight, bias)
+        if self._half:  # the norms are 1 then
+            scores = scores.half().float()
+        # columns before rows: there are fewer rows to do it for
+        return torch.bmm(self._mix, scores if self._columns is None else self._columns.sample_first(scores))
 
-    def halo(self, rows: tuple[int, int]) -> tuple[int, int]:
-        """The rows that the head block needs to know for correct values in `rows`."""
-        depth = self.block.depth if self.block else 0
-        return max(rows[0] - depth, 0), min(rows[1] + depth, self.inverse_norm.shape[0])
+    def _blocked(self, block: HeadBlock, labels: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        def after(applications: int) -> Iterator[Tensor]:
+            for part in labels:
+                yield block.apply_some(self._mixed(*part).permute(2, 1, 0).unsqueeze(0), maxima, applications)
+
+        # each application of the bottleneck block wants the maximum of its input over all labels: one pass each
+        maxima: list[Tensor] = []
+        for applications in range(block.depth if block.needs_maximum else 0):
+            maximum: Tensor | None = None
+            for scores in after(applications):
+                top = scores.amax(1, keepdim=True)
+                maximum = top if maximum is None else torch.maximum(maximum, top)
+            assert maximum is not None
+            maxima.append(maximum)
+        for scores in after(block.depth):
+            yield self._to_pixels @ scores[0, :, self._inner].permute(2, 1, 0)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some labels: (k, D) weight, (k,) bias, (k,) indices, and the log of how many labels are equal to each."""
+
+    weight: Tensor
+    bias: Tensor
+    indices: Tensor
+    log_counts: Tensor | None
 
 
 def segment_image(
@@ -78,7 +128,7 @@ def segment_image(
     """Label map and confidence of one image.
 
     Args:
-        grid: its scores.
+        grid: of the image.
         weight: (N, D) label projection.
         bias: (N,) label projection.
         vertical: output rows from half-resolution rows.
@@ -89,34 +139,33 @@ def segment_image(
     """
     first, counts = distinct_rows(torch.cat([weight, bias[:, None]], dim=1))
     repeated = len(first) < len(weight)
-    chunks: list[Chunk] = [
-        (weight[part], bias[part], part, count.to(weight) if repeated else None)
+    chunks = [
+        _Chunk(weight[part], bias[part], part, count.to(weight).log() if repeated else None)
         for part, count in zip(first.split(LABELS_AT_ONCE), counts.split(LABELS_AT_ONCE), strict=True)
     ]
-    label_rows, confidence_rows = [], []
     height, width = len(vertical.low), len(horizontal.low)
     step = max(1, SCORES_AT_ONCE // (width * min(len(first), LABELS_AT_ONCE)))
-    for start in range(0, height, step):
-        rows = vertical.part(start, min(start + step, height))
-        winner, confidence = _segment_rows(grid, chunks, rows, horizontal)
-        label_rows.append(winner)
-        confidence_rows.append(confidence)
-    return torch.cat(label_rows), torch.cat(confidence_rows)
+    strips = [
+        _segment_strip(Strip(grid, vertical.part(start, min(start + step, height)), horizontal), chunks)
+        for start in range(0, height, step)
+    ]
+    label_map, confidence = (torch.cat(parts, dim=1).t().contiguous() for parts in zip(*strips, strict=True))
+    return label_map, confidence
 
 
-Chunk = tuple[Tensor, Tensor, Tensor, Tensor | None]  # weight, bias, label indices, how many labels share each
-
-
-def _segment_rows(grid: ScoreGrid, chunks: list[Chunk], vertical: Axis, horizontal: Axis) -> tuple[Tensor, Tensor]:
+def _segment_strip(strip: Strip, chunks: Sequence[_Chunk]) -> tuple[Tensor, Tensor]:
     running = RunningArgmax()
-    start, _ = vertical.span()
-    vertical = vertical.shifted(start)
-    for half, (_, _, labels, counts) in zip(_half_resolution(grid, chunks, start, vertical), chunks, strict=True):
-        scores = horizontal.sample_columns(vertical.mix_rows(half))
+    parts = strip.scores([(chunk.weight, chunk.bias) for chunk in chunks])
+    for scores, chunk in zip(parts, chunks, strict=True):
         top = scores.amax(-1)
-        index = labels[_first_zero(scores.sub_(top.unsqueeze(-1)))]
-        exponentials = scores.exp_()
-        running.add(index, top, exponentials.sum(-1) if counts is None else exponentials @ counts)
+        # later chunks win at few pixels, and the index of a maximum is dear
+        wins = running.beaten_by(top).nonzero(as_tuple=True)
+        label = torch.zeros_like(top, dtype=torch.int64)
+        label[wins] = chunk.indices[_first_zero(scores[wins].sub_(top[wins].unsqueeze(-1)))]
+        # log_softmax reads and writes once, where subtraction, exponential and sum are a pass over memory each
+        weighted = scores if chunk.log_counts is None else scores.add_(chunk.log_counts)
+        log_total = weighted[..., 0] - weighted.log_softmax(-1)[..., 0]
+        running.add(label, top, (log_total - top).exp_())
     return running.result()
 
 
@@ -127,33 +176,6 @@ def _first_zero(below: Tensor) -> Tensor:
     """
     positions = torch.arange(below.shape[-1], dtype=below.dtype, device=below.device)
     return torch.add(positions, below, alpha=-_FAR).amin(-1).long()
-
-
-def _half_resolution(grid: ScoreGrid, chunks: list[Chunk], start: int, vertical: Axis) -> Iterator[Tensor]:
-    rows = (start, start + vertical.span()[1])
-    block = grid.block
-    if block is None:
-        for weight, bias, _, _ in chunks:
-            yield grid.raw(rows, weight, bias)
-        return
-    outer = grid.halo(rows)
-
-    def after(applications: int) -> Iterator[Tensor]:
-        for weight, bias, _, _ in chunks:
-            scores = grid.raw(outer, weight, bias).permute(2, 0, 1).contiguous().unsqueeze(0)
-            yield block.apply_some(scores, maxima, applications)
-
-    # each application of the bottleneck block wants the maximum of its input over all labels: one pass each
-    maxima: list[Tensor] = []
-    for applications in range(block.depth if block.needs_maximum else 0):
-        maximum: Tensor | None = None
-        for scores in after(applications):
-            top = scores.amax(1, keepdim=True)
-            maximum = top if maximum is None else torch.maximum(maximum, top)
-        assert maximum is not None
-        maxima.append(maximum)
-    for scores in after(block.depth):
-        yield scores[0, :, rows[0] - outer[0] : rows[1] - outer[0]].permute(1, 2, 0)
 
 
 def dense_rows(
@@ -176,15 +198,11 @@ def dense_rows(
         (B, N, rows, W) float32.
     """
     vertical, horizontal = _axes(features, inverse_norm, inner, size)
-    vertical = vertical.part(*rows)
-    start, _ = vertical.span()
-    vertical = vertical.shifted(start)
-    labels = torch.arange(len(weight), device=weight.device)
     found = []
-    for z, norm in zip(features.float(), inverse_norm.float(), strict=True):
-        grid = ScoreGrid(z.permute(1, 2, 0).contiguous(), norm[0], block, half)
-        (scores,) = _half_resolution(grid, [(weight, bias, labels, None)], start, vertical)
-        found.append(horizontal.sample_columns(vertical.mix_rows(scores)).permute(2, 0, 1))
+    for z, norm in zip(features, inverse_norm, strict=True):
+        strip = Strip(ScoreGrid.of(z, norm, block, half), vertical.part(*rows), horizontal)
+        (scores,) = strip.scores([(weight, bias)])
+        found.append(scores.permute(2, 1, 0))
     return torch.stack(found)
 
 
@@ -220,7 +238,7 @@ def segment(
     """
     axes = _axes(features, inverse_norm, inner, size)
     images = [
-        segment_image(ScoreGrid(z.permute(1, 2, 0).contiguous(), norm[0], block, half), weight, bias, *axes)
-        for z, norm in zip(features.float(), inverse_norm.float(), strict=True)
+        segment_image(ScoreGrid.of(z, norm, block, half), weight, bias, *axes)
+        for z, norm in zip(features, inverse_norm, strict=True)
     ]
     return Segmentation(torch.stack([image[0] for image in images]), torch.stack([image[1] for image in images]))
