@@ -1,85 +1,151 @@
-"""Load for minutes while replicas are killed and models swapped: requests lost, and memory at the start and at the end.
+"""Load for minutes while replicas are killed and models swapped: requests lost, and memory over time.
 
-    python benchmarks/serving_soak.py [--minutes 10] [--kill-every 45] [--swap-every 60] [--haproxy]
+    python benchmarks/serving_soak.py [--minutes 10] [--kill-every 45] [--swap-every 60] [--haproxy] [--out FILE]
 
-Clients do what clients should: any request that got no answer, or one of 5xx or 429, is sent again. `lost` counts those
-that ten attempts did not bring through.
+Askers are the package's own client as it comes: `lost` is what it gave up on. Of the two replicas the older is never
+killed, so that its memory is that of one process through all swaps; the other is killed again and again. Memory is
+what a process has for itself (RssAnon), of the older replica and of all else that serves: proxy, controller, hub and
+Ray's own processes. `slope` is the least-squares line through the samples after the first third.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import collections
+import http.client
 import os
 import random
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
-import aiohttp
-from serving_load import WORDS, free_port, make_model, picture, server
+import numpy as np
+from serving_load import WORDS, family, free_port, make_model, picture, replicas, server, write
 
-ATTEMPTS = 10
+from ovseg_ray.client import Client, EndpointError
+from ovseg_ray.client import transport as sending
+
+MARK = "OVSEG_SOAK"
+SAMPLE_S = 5.0
 
 
-def replicas(root: int) -> dict[int, int]:
-    """Resident bytes of the replicas below a process, by process id."""
-    found = {}
-    for entry in Path("/proc").iterdir():
+class CountedTransport(sending.Transport):
+    """Counts what the client is told before it asks again."""
+
+    seen: ClassVar[collections.Counter[str]] = collections.Counter()
+
+    def _once(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:  # fmt: skip
         try:
-            if b"ServeReplica" in (entry / "cmdline").read_bytes() and int(os.getsid(int(entry.name))):
-                environment = (entry / "environ").read_bytes()
-                if f"OVSEG_SOAK={root}".encode() in environment:
-                    found[int(entry.name)] = int((entry / "statm").read_text().split()[1]) * 4096
-        except (OSError, ValueError):
-            continue
-    return found
+            response = super()._once(method, path, body, headers)
+        except (OSError, http.client.HTTPException) as error:
+            self.seen[type(error).__name__] += 1
+            raise
+        if response.status != 200:
+            self.seen[f"status {response.status}"] += 1
+        return response
 
 
-async def ask(session: aiohttp.ClientSession, url: str, body: bytes, counts: dict[str, int], stop: float) -> None:
-    params = {"candidate_labels": ",".join(random.sample(WORDS, 20))}
-    while time.monotonic() < stop:
-        for attempt in range(ATTEMPTS):
-            try:
-                async with session.post(url, data=body, params=params) as answer:
-                    await answer.read()
-                    if answer.status == 200:
-                        counts["answered"] += 1
-                        break
-                    counts[f"status {answer.status}"] = counts.get(f"status {answer.status}", 0) + 1
-            except (aiohttp.ClientError, TimeoutError):
-                counts["cut off"] = counts.get("cut off", 0) + 1
-            await asyncio.sleep(0.1 * 2**attempt)
-        else:
-            counts["lost"] += 1
+class Askers:
+    """Threads that ask until they are told to stop.
+
+    Args:
+        url: of the endpoint.
+        count: of threads.
+        side: of pictures.
+        pause: seconds between a thread's requests.
+    """
+
+    def __init__(self, url: str, count: int, side: int, pause: float) -> None:
+        self.answered, self.lost, self.versions = 0, [], collections.Counter[str]()
+        self.slowest = 0.0
+        self._url, self._pictures, self._pause = url, [picture(side, seed) for seed in range(8)], pause
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
+
+    def __enter__(self) -> Askers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self) -> None:
+        with Client(self._url) as client:
+            client._transport = CountedTransport(self._url, None, timeout=120.0, retries=5)  # as the client has it
+            while not self._stop.wait(self._pause):
+                begun = time.monotonic()
+                try:
+                    found = client.segment(random.choice(self._pictures), random.sample(WORDS, 20))
+                except EndpointError as error:
+                    with self._lock:
+                        self.lost.append(str(error))
+                    continue
+                with self._lock:
+                    self.answered += 1
+                    self.versions[found.version] += 1
+                    self.slowest = max(self.slowest, time.monotonic() - begun)
 
 
-async def soak(arguments: argparse.Namespace, url: str, config: Path, models: list[Path], root: int, pid: int) -> None:
-    counts = {"answered": 0, "lost": 0}
+def own_bytes(pid: int) -> int:
+    """RssAnon of a process; 0 if it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon")), 0)
+
+
+def soak(arguments: argparse.Namespace, url: str, config: Path, models: list[Path], pid: int) -> dict[str, Any]:
+    samples: list[dict[str, float]] = []
+    elder, *_ = replicas(MARK)
     kills = swaps = 0
-    stop = time.monotonic() + 60 * arguments.minutes
-    body = picture(arguments.side)
-    timeout = aiohttp.ClientTimeout(total=60)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        tasks = [asyncio.create_task(ask(session, url, body, counts, stop)) for _ in range(arguments.clients)]
-        await asyncio.sleep(10)
-        print("start", {key: f"{value / 2**20:.0f} MiB" for key, value in replicas(root).items()}, flush=True)
-        killed = swapped = time.monotonic()
-        while time.monotonic() < stop - 20:
-            await asyncio.sleep(1)
-            if time.monotonic() - killed > arguments.kill_every and (running := list(replicas(root))):
-                os.kill(random.choice(running), signal.SIGKILL)
-                killed, kills = time.monotonic(), kills + 1
-            if time.monotonic() - swapped > arguments.swap_every:
+    begun = killed = swapped = sampled = time.monotonic()
+    with Askers(url, arguments.clients, arguments.side, arguments.pause) as askers:
+        while (now := time.monotonic()) - begun < 60 * arguments.minutes:
+            time.sleep(0.2)
+            younger = [found for found in replicas(MARK) if found != elder]
+            if now - killed > arguments.kill_every and younger:
+                os.kill(younger[-1], signal.SIGKILL)
+                killed, kills = now, kills + 1
+            if now - swapped > arguments.swap_every:
                 models.reverse()
-                config.write_text("models:\n" + "".join(f"- {{run: {path}, name: lseg}}\n" for path in models[:1]))
+                config.write_text(f"models:\n- {{run: {models[0]}, name: lseg}}\n")
                 os.kill(pid, signal.SIGHUP)
-                swapped, swaps = time.monotonic(), swaps + 1
-                print(f"{kills} kills, {swaps} swaps", counts, sum(replicas(root).values()) >> 20, "MiB", flush=True)
-        await asyncio.gather(*tasks)
-    print("end", {key: f"{value / 2**20:.0f} MiB" for key, value in replicas(root).items()})
-    print(f"{kills} kills, {swaps} swaps:", counts)
+                swapped, swaps = now, swaps + 1
+                print(f"{now - begun:4.0f} s: {kills} kills, {swaps} swaps, {askers.answered} answered", flush=True)
+            if now - sampled > SAMPLE_S:
+                sampled = now
+                rest = [other for other in family(MARK) if other not in younger and other != elder]
+                samples.append(
+                    {
+                        "s": round(now - begun, 1),
+                        "elder": round(own_bytes(elder) / 2**20, 1),
+                        "rest": round(sum(map(own_bytes, rest)) / 2**20, 1),
+                        "younger": round(sum(map(own_bytes, younger)) / 2**20, 1),
+                    }
+                )
+    return {
+        "minutes": arguments.minutes, "kills": kills, "swaps": swaps, "answered": askers.answered,
+        "lost": askers.lost, "asked again because of": dict(CountedTransport.seen), "slowest_s": askers.slowest,
+        "versions": len(askers.versions), "elder_lives": elder in replicas(MARK),
+        "slope_mib_per_minute": {name: slope(samples, name) for name in ("elder", "rest")}, "memory_mib": samples,
+    }  # fmt: skip
+
+
+def slope(samples: list[dict[str, float]], name: str) -> float:
+    """MiB a minute, after the first third."""
+    late = samples[len(samples) // 3 :]
+    if len(late) < 3:
+        return float("nan")
+    return round(60 * float(np.polyfit([s["s"] for s in late], [s[name] for s in late], 1)[0]), 3)
 
 
 def main() -> None:
@@ -88,20 +154,26 @@ def main() -> None:
     parser.add_argument("--kill-every", type=float, default=45)
     parser.add_argument("--swap-every", type=float, default=60)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--pause", type=float, default=0.05)
     parser.add_argument("--side", type=int, default=96)
     parser.add_argument("--haproxy", action="store_true")
+    parser.add_argument("--out", type=Path, help="results as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        models = [make_model(directory / part, "small") for part in ("a", "b")]
+        models = [make_model(directory / part, "small", seed) for seed, part in enumerate("ab")]
         config = directory / "serving.yaml"
         config.write_text(f"models:\n- {{run: {models[0]}, name: lseg}}\n")
         port = free_port()
-        os.environ["OVSEG_SOAK"] = str(os.getpid())  # inherited, so that its replicas can be told from others
+        os.environ[MARK] = "1"  # inherited, so that its processes can be told from others
         words = ["-m", "ovseg_ray.cli", "serve", "--config", str(config), "--port", str(port), "--min-replicas", "2"]
-        with server([*words, *(["--haproxy"] if arguments.haproxy else [])], port, directory / "log") as process:
-            url = f"http://127.0.0.1:{port}/v1/segment"
-            asyncio.run(soak(arguments, url, config, models, os.getpid(), process.pid))
+        log = arguments.out.with_suffix(".log") if arguments.out else directory / "log"
+        with server([*words, *(["--haproxy"] if arguments.haproxy else [])], port, log) as process:
+            found = soak(arguments, f"http://127.0.0.1:{port}", config, models, process.pid)
+    write(arguments.out, found)
+    print({key: value for key, value in found.items() if key != "memory_mib"})
+    for sample in found["memory_mib"][:: max(1, len(found["memory_mib"]) // 10)]:
+        print(sample)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,40 @@
 """What serving costs: requests a second under load and milliseconds alone, against the same model in a bare loop.
 
-    python benchmarks/serving_throughput.py [--encoder small|vit_base_patch16_384] [--side 480] [--seconds 10]
+    python benchmarks/serving_throughput.py RUN --picture FILE [--labels "sky, grass"]
+    python benchmarks/serving_throughput.py --encoder vit_base_patch16_384 --side 480
 
-Rows: the bare loop (best batch), the endpoint with HAProxy, the endpoint behind Ray Serve's own proxy, the endpoint
-without batching, and FastAPI with uvicorn alone, unbatched. The bare loop decodes nothing and makes no masks: it runs
-the network and the labels. The client runs on the same machine.
+Servers: the endpoint with HAProxy, behind Ray Serve's own proxy, and without batching; FastAPI with uvicorn alone; and
+LitServe (`pip install litserve`), which is left out where it is not installed. The bare loop decodes nothing and makes
+no masks: it runs the network and the labels on a batch of the same picture, in this process, while the server idles.
+`whole` is the same picture without a server, from JPEG to masks. Server and loop take turns, so that both see the same
+machine; what is told is the median of the turns. The client runs on the same processors and is part of the cost.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import base64
+import importlib.util
+import json
+import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from serving_load import TEXT_WIDTH, WORDS, free_port, load, make_model, picture, server
+from serving_load import WORDS, Load, Question, free_port, load, make_model, picture, server, write
 
-from ovseg_ray.methods.base import Method
+from ovseg_ray.data.images import decode_image
+from ovseg_ray.evaluation.prediction_files import to_coco
 from ovseg_ray.segmenter import Segmenter
 
 LABELS = 20
-PLAIN = """
+BATCHES = (1, 2, 4, 8, 16)
+SERVERS = ("haproxy", "proxy", "unbatched", "fastapi", "litserve")
+FASTAPI = """
 import asyncio, sys, uvicorn
 from fastapi import FastAPI, Request
 from ovseg_ray.segmenter import Segmenter
@@ -44,68 +54,191 @@ async def segment(request: Request, candidate_labels: str):
 
 uvicorn.run(app, port=int(sys.argv[2]), log_level="error")
 """
+LITSERVE = """
+import base64, sys
+import litserve, torch
+from ovseg_ray.data.images import decode_image
+from ovseg_ray.evaluation.prediction_files import to_coco
+from ovseg_ray.segmenter import Result, Segmenter
+
+class Api(litserve.LitAPI):
+    def setup(self, device):
+        self.model = Segmenter.load(sys.argv[1], "cpu")
+
+    def decode_request(self, request):
+        image = decode_image(base64.b64decode(request["image"]), "picture")
+        return image, self.model.vocabulary(request["candidate_labels"])
+
+    def batch(self, inputs):
+        return inputs
+
+    def predict(self, inputs):
+        method, vocabulary = self.model.method, inputs[0][1]  # all ask for the same
+        text = self.model.embeddings.embed(vocabulary)
+        with torch.inference_mode():
+            encoding = method.encode(torch.stack([method.preprocess(image) for image, _ in inputs]))
+            found = method.segment(encoding, text, inputs[0][0].shape[:2])
+        maps = found.label_map.numpy().astype("uint8"), found.confidence.numpy()
+        return [Result(*parts, vocabulary) for parts in zip(*maps)]
+
+    def unbatch(self, output):
+        return output
+
+    def encode_response(self, output):
+        return to_coco(output)
+
+if __name__ == "__main__":
+    api = Api(max_batch_size=int(sys.argv[3]), batch_timeout=0.005, api_path="/v1/segment")
+    litserve.LitServer(api, accelerator="cpu", healthcheck_path="/healthz", timeout=600).run(
+        host="127.0.0.1", port=int(sys.argv[2]), generate_client_file=False, log_level="error", num_api_servers=1)
+"""
 
 
-def bare(method: Method, image: torch.Tensor, text: torch.Tensor, batch: int, seconds: float) -> float:
-    """Pictures a second."""
-    size = (image.shape[1], image.shape[2])
-    images = image.expand(batch, -1, -1, -1).contiguous()
-    done, started = 0, None
-    with torch.inference_mode():
-        while started is None or time.perf_counter() - started < seconds:
-            method.segment(method.encode(images), text, size)
-            if started is None:
-                started = time.perf_counter()  # the first warms up
-                continue
-            done += batch
-    return done / (time.perf_counter() - started)
+class Bare:
+    """The model without a server.
+
+    Args:
+        model: to load.
+        data: a JPEG.
+        labels: as a text.
+    """
+
+    def __init__(self, model: Path, data: bytes, labels: str) -> None:
+        self.segmenter, self._data = Segmenter.load(model, "cpu"), data
+        self._vocabulary = self.segmenter.vocabulary(labels)
+        self._image = self.segmenter.method.preprocess(decode_image(data, "picture"))
+        self._text = self.segmenter.embeddings.embed(self._vocabulary)
+
+    def forward(self, batch: int) -> Callable[[], None]:
+        """Network and labels of a batch."""
+        method, size = self.segmenter.method, (self._image.shape[1], self._image.shape[2])
+        images = self._image.expand(batch, -1, -1, -1).contiguous()
+
+        def run() -> None:
+            with torch.inference_mode():
+                method.segment(method.encode(images), self._text, size)
+
+        return run
+
+    def whole(self) -> None:
+        """One picture from its file to masks as text."""
+        result = self.segmenter.segment(decode_image(self._data, "picture"), self._vocabulary)
+        json.dumps(to_coco(result))
+
+
+def timed(run: Callable[[], None], seconds: float) -> tuple[float, float]:
+    """(median in milliseconds, times a second)."""
+    run()
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < 3 or time.perf_counter() - started < seconds:
+        begun = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begun)
+    return 1000 * statistics.median(times), len(times) / (time.perf_counter() - started)
+
+
+def turn(bare: Bare, best: int, url: str, question: Question, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Bare loop and server once each, alone and under load."""
+    half = arguments.seconds / 2
+    forward = timed(bare.forward(1), half)[0]
+    single = load(url, question, clients=1, seconds=arguments.seconds, warm=1)
+    forward = statistics.mean([forward, timed(bare.forward(1), half)[0]])
+    whole = timed(bare.whole, half)[0]
+    rate = best * timed(bare.forward(best), half)[1]
+    busy = load(url, question, clients=arguments.clients, seconds=arguments.seconds, warm=arguments.warm)
+    rate = statistics.mean([rate, best * timed(bare.forward(best), half)[1]])
+    return {
+        "forward_ms": forward, "whole_ms": whole, "single": asdict(single),
+        "bare_rate": rate, "busy": asdict(busy),
+        "over_forward_ms": single.p50 - forward, "over_whole_ms": single.p50 - whole, "share": busy.rate / rate,
+    }  # fmt: skip
+
+
+def commands(directory: Path, model: Path) -> dict[str, Callable[[str], list[str]]]:
+    """What starts each server on a port."""
+    (directory / "run_fastapi.py").write_text(FASTAPI)
+    (directory / "run_litserve.py").write_text(LITSERVE)
+    (directory / "one.yaml").write_text("batching: {max_images: 1}\n")
+    serve = ["-m", "ovseg_ray.cli", "serve", str(model), "--port"]
+    return {
+        "haproxy": lambda port: [*serve, port, "--haproxy"],
+        "proxy": lambda port: [*serve, port],
+        "unbatched": lambda port: [*serve, port, "--haproxy", "--config", str(directory / "one.yaml")],
+        "fastapi": lambda port: [str(directory / "run_fastapi.py"), str(model), port],
+        "litserve": lambda port: [str(directory / "run_litserve.py"), str(model), port, "8"],
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", type=Path, help="a finished run; without one, --encoder with random weights")
+    parser.add_argument("--picture", type=Path, help="a JPEG; without one, areas of colour of --side")
+    parser.add_argument("--labels", help="default: those that the run was trained on; of random weights, 20")
     parser.add_argument("--encoder", default="small")
     parser.add_argument("--side", type=int, default=480)
-    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--seconds", type=float, default=6, help="of each measurement")
+    parser.add_argument("--warm", type=float, default=2, help="seconds of load before it counts")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--only", nargs="*", default=["haproxy", "proxy", "unbatched", "plain"])
+    parser.add_argument("--servers", nargs="*", default=SERVERS, choices=SERVERS)
+    parser.add_argument("--out", type=Path, help="results as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        run(Path(directory), arguments)
+        measure(Path(directory), arguments)
 
 
-def run(directory: Path, arguments: argparse.Namespace) -> None:
-    model = make_model(directory / "lseg", arguments.encoder)
-    body = picture(arguments.side)
-    method = Segmenter.load(model, "cpu").method
-    image = method.preprocess(np.asarray(Image.open(io.BytesIO(body))))
-    text = torch.nn.functional.normalize(torch.randn(LABELS, TEXT_WIDTH), dim=1)
-    rates = {batch: bare(method, image, text, batch, arguments.seconds / 2) for batch in (1, 4, 8, 16)}
-    best = max(rates.values())
-    alone = 1000 / rates[1]
-    print("bare loop, pictures a second by batch:", {batch: round(rate, 2) for batch, rate in rates.items()})
-    (directory / "plain.py").write_text(PLAIN)
-    (directory / "one.yaml").write_text("batching: {max_images: 1}\n")
-    serve = ["-m", "ovseg_ray.cli", "serve", str(model), "--port"]
-    kinds = {
-        "haproxy": lambda port: [*serve, port, "--haproxy"],
-        "proxy": lambda port: [*serve, port],
-        "unbatched": lambda port: [*serve, port, "--config", str(directory / "one.yaml")],
-        "plain": lambda port: [str(directory / "plain.py"), str(model), port],
-    }
-    params = {"candidate_labels": ",".join(WORDS[:LABELS])}
-    print(f"{'server':10} {'1 client: p50 ms':>16} {'over bare':>10} {'loaded: rate':>13} {'of bare':>8} {'failed':>7}")
-    print(f"{'bare':10} {alone:16.1f} {0:10.1f} {best:13.2f} {1:8.2f} {0:7}")
-    for name in arguments.only:
-        port = free_port()
-        url = f"http://127.0.0.1:{port}/v1/segment"
-        with server(kinds[name](str(port)), port, directory / f"{name}.log"):
-            single = load(url, body, params, clients=1, seconds=arguments.seconds)
-            busy = load(url, body, params, clients=arguments.clients, seconds=arguments.seconds)
-        print(
-            f"{name:10} {single.p50:16.1f} {single.p50 - alone:10.1f} {busy.rate:13.2f} {busy.rate / best:8.2f} "
-            f"{single.failed + busy.failed:7}",
-            flush=True,
-        )
+def measure(directory: Path, arguments: argparse.Namespace) -> None:
+    model = arguments.run or make_model(directory / "lseg", arguments.encoder)
+    data = arguments.picture.read_bytes() if arguments.picture else picture(arguments.side)
+    trained = Segmenter.load(model, "cpu").method.label_sets[0].names
+    labels = arguments.labels or ", ".join(trained if arguments.run else WORDS[:LABELS])
+    bare = Bare(model, data, labels)
+    rates = {batch: batch * timed(bare.forward(batch), arguments.seconds / 2)[1] for batch in BATCHES}
+    best = max(rates, key=lambda batch: rates[batch])
+    print("bare loop alone, pictures a second by batch:", {batch: round(rate, 2) for batch, rate in rates.items()})
+    print(f"{'server':10} {'p50 ms':>8} {'forward':>8} {'over it':>8} {'whole':>8} {'over it':>8}"
+          f" {'loaded/s':>9} {'bare/s':>8} {'share':>6} {'p99 ms':>8} {'failed':>6}")  # fmt: skip
+    rows: dict[str, Any] = {}
+    for name in arguments.servers:
+        if name == "litserve" and importlib.util.find_spec("litserve") is None:
+            print(f"{name:10} left out: not installed; pip install litserve")
+            continue
+        rows[name] = serve(name, directory, model, bare, best, question(name, data, labels), arguments)
+    write(arguments.out, {"bare_rates": rates, "clients": arguments.clients, "servers": rows})
+
+
+def question(name: str, data: bytes, labels: str) -> Question:
+    """The same picture and words in the form that a server takes."""
+    if name != "litserve":
+        return Question(data, {"candidate_labels": labels})
+    body = json.dumps({"image": base64.b64encode(data).decode(), "candidate_labels": labels})
+    return Question(body.encode(), {}, "application/json")
+
+
+def serve(
+    name: str, directory: Path, model: Path, bare: Bare, best: int, asked: Question, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/v1/segment"
+    with server(commands(directory, model)[name](str(port)), port, Path(f"{directory}/{name}.log")):
+        load(url, asked, clients=2, seconds=1, warm=1)
+        turns = [turn(bare, best, url, asked, arguments) for _ in range(arguments.turns)]
+
+    def median(*keys: str) -> float:
+        values: list[Any] = turns
+        for key in keys:
+            values = [value[key] for value in values]
+        return float(statistics.median(values))
+
+    failed = sum(Load(**turn[kind]).failed for turn in turns for kind in ("single", "busy"))
+    print(
+        f"{name:10} {median('single', 'p50'):8.1f} {median('forward_ms'):8.1f} {median('over_forward_ms'):8.1f}"
+        f" {median('whole_ms'):8.1f} {median('over_whole_ms'):8.1f} {median('busy', 'rate'):9.2f}"
+        f" {median('bare_rate'):8.2f} {median('share'):6.2f} {median('busy', 'p99'):8.0f} {failed:6}",
+        flush=True,
+    )
+    return {"turns": turns, "over_forward_ms": median("over_forward_ms"), "share": median("share"), "failed": failed}
 
 
 if __name__ == "__main__":

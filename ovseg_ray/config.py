@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ovseg_ray.errors import UserError
+from ovseg_ray.validation import keys_at, mistakes, section
 
 Precision = Literal["fp32", "bf16", "fp16"]
 PRESETS = Path(__file__).parent / "configs"
@@ -213,7 +214,7 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":
-        known = _keys_at(cls, first["loc"][:-1])
+        known = keys_at(cls, first["loc"][:-1])
         elsewhere = _keys_named(cls, str(first["loc"][-1]))
         if elsewhere:
             return f"unknown key '{key}'; did you mean '{elsewhere[0]}'?"
@@ -221,20 +222,10 @@ def _explain(cls: type[BaseModel], error: ValidationError) -> str:
         prefix = "".join(f"{part}." for part in first["loc"][:-1])
         hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key '{key}'; {hint}"
-    shown = repr(first.get("input"))
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{key} = {shown[:80]}: {message[:1].lower()}{message[1:]}"
-
-
-def _keys_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        section = _section(cls.model_fields[part].annotation)
-        if section is None:
-            return []
-        cls = section
-    return list(cls.model_fields)
+    mistake = mistakes(problems)[0]
+    if first["type"] == "missing":
+        return str(mistake)
+    return f"{mistake.key or key} = {repr(first.get('input'))[:80]}: {mistake.problem}"
 
 
 def _keys_named(cls: type[BaseModel], leaf: str, prefix: str = "") -> list[str]:
@@ -243,15 +234,10 @@ def _keys_named(cls: type[BaseModel], leaf: str, prefix: str = "") -> list[str]:
     for name, info in cls.model_fields.items():
         if name == leaf:
             found.append(prefix + name)
-        section = _section(info.annotation)
-        if section is not None:
-            found += _keys_named(section, leaf, f"{prefix}{name}.")
+        inner = section(info.annotation)
+        if inner is not None:
+            found += _keys_named(inner, leaf, f"{prefix}{name}.")
     return found
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
 def dump(config: BaseModel) -> str:

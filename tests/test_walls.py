@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "ovseg_ray"
 # no room imports one that stands in a later row
 ORDER = (
-    ("errors", "config", "progress", "run_directory", "cluster"),
+    ("errors", "validation", "config", "progress", "run_directory", "cluster"),
     ("feature_store",),
     ("data", "vocabulary"),
     ("networks",),
@@ -26,7 +26,10 @@ ORDER = (
     ("cli",),
 )
 RANK = {room: rank for rank, row in enumerate(ORDER) for room in row}
-WITHOUT_RAY = ("methods", "networks", "vocabulary", "segmenter", "feature_store", "data/transforms", "errors", "config")
+WITHOUT_RAY = (
+    "methods", "networks", "vocabulary", "segmenter", "feature_store", "data/transforms",
+    "errors", "validation", "config",
+)  # fmt: skip
 METHOD_NAMES = ("clip", "lseg", "stego")
 
 

@@ -29,6 +29,7 @@ from ovseg_ray.serving.api import (
     VocabularyEntry,
     VocabularyList,
 )
+from ovseg_ray.validation import mistakes
 
 if TYPE_CHECKING:
     from ovseg_ray.client.pictures import Picture
@@ -46,7 +47,8 @@ class Client:
         token: a bearer token, where the endpoint wants one.
         timeout: seconds that the server may be silent.
         retries: times that a request is sent again while the server is busy (429, 503: after the time that it asks
-            for) or when the connection breaks.
+            for), when the connection breaks, or when a proxy answers 500 or 502 in the endpoint's place because the
+            replica died. All requests may be repeated; a picture that was uploaded twice is forgotten once.
 
     Raises:
         UserError: not a URL.
@@ -265,8 +267,7 @@ def _checked(kind: Any, values: dict[str, Any]) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UserError(str(mistakes(error.errors(include_url=False), kind)[0])) from error
 
 
 def _labels(labels: Labels) -> list[str | list[str]]:

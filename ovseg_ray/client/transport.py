@@ -18,6 +18,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.serving.api import Problem
 
 BUSY = (429, 503)
+LOST = (500, 502)  # of a proxy whose replica died; the endpoint's own are problems, and stay what they are
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
@@ -29,7 +30,8 @@ class Transport:
         url: of the endpoint, with a path prefix if it has one.
         token: sent as a bearer token.
         timeout: seconds that the server may be silent.
-        retries: times that a request is sent again, when the server is busy (429, 503) or the connection breaks.
+        retries: times that a request is sent again, when the server is busy (429, 503), the connection breaks, or a
+            proxy says that the request got lost.
 
     Raises:
         UserError: no such URL.
@@ -104,7 +106,8 @@ class Transport:
             if response.status < 400:
                 return response
             refusal = _refusal(response)
-            if last or response.status not in BUSY:
+            lost = response.status in LOST and refusal.problem is None
+            if last or not (lost or response.status in BUSY):
                 raise refusal
             time.sleep(_pause(attempt, response.headers.get("Retry-After")))
         raise AssertionError("the last attempt returns or raises")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from ovseg_ray.evaluation.overlay import overlay
 from ovseg_ray.serving import polygons
 from ovseg_ray.serving.api import CocoRle, LabelMap, MaskFormat, Parameters, Png, Polygon, Segment
 from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.serving.runs import Runs
 
 VOID, ARGMAX = "void", "argmax"
 
@@ -74,6 +76,7 @@ def segments(
     # float64 sums: a mean over millions of pixels in float32 drifts
     sums = np.bincount(label_map.ravel(), confidence.ravel(), minlength=len(names))[: len(names)]
     found: list[Segment] = []
+    runs = Runs(label_map)
     for index in np.argsort(-counts, kind="stable").tolist():
         if counts[index] == 0 or len(found) == parameters.top_k:
             break
@@ -81,8 +84,7 @@ def segments(
         # with a background, its pixels have been taken out (or put in) one by one already
         if parameters.background == ARGMAX and score < parameters.threshold:
             continue
-        mask = label_map == index
-        rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        rle = runs.encode(index)
         found.append(
             Segment(
                 label=names[index],
@@ -90,7 +92,7 @@ def segments(
                 score=round(score, 4),
                 area=int(counts[index]),
                 bbox=tuple(float(value) for value in coco_mask.toBbox(rle)),
-                segmentation=_mask(mask, rle, parameters.mask_format),
+                segmentation=_mask(label_map, index, rle, parameters.mask_format),
             )
         )
     return found
@@ -114,12 +116,15 @@ def overlay_part(image: np.ndarray, label_map: np.ndarray, names: tuple[str, ...
     return Png(png=_text(_png(overlay(image, label_map, names))))
 
 
-def _mask(mask: np.ndarray, rle: dict[str, bytes], form: MaskFormat) -> CocoRle | Png | list[Polygon]:
-    if form == "png":
-        return Png(png=_text(_png(Image.fromarray(mask.astype(np.uint8) * 255))))
-    if form == "polygon":
-        return polygons.trace(mask)
-    return CocoRle(size=mask.shape, counts=rle["counts"].decode("ascii"))
+def _mask(label_map: np.ndarray, index: int, rle: dict[str, Any], form: MaskFormat) -> CocoRle | Png | list[Polygon]:
+    if form == "rle":
+        return CocoRle(size=label_map.shape, counts=rle["counts"].decode("ascii"))
+    mask = label_map == index
+    return (
+        polygons.trace(mask)
+        if form == "polygon"
+        else Png(png=_text(_png(Image.fromarray(mask.astype(np.uint8) * 255))))
+    )
 
 
 def _png(image: Image.Image) -> bytes:

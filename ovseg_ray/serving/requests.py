@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from ovseg_ray.serving.api import Parameters, SegmentRequest
 from ovseg_ray.serving.config import LimitsConfig
 from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.validation import mistakes
 
 M = TypeVar("M", bound=BaseModel)
 RAW = ("image/", "application/octet-stream")
@@ -114,14 +115,20 @@ def validate(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from error
+        raise invalid(error.errors(include_url=False, include_input=False), model) from error
 
 
-def invalid(errors: Iterable[Any]) -> ProblemError:
-    """The problem that pydantic's or FastAPI's errors amount to."""
-    found = [{"at": ".".join(str(part) for part in e["loc"])[:200], "problem": str(e["msg"])[:200]} for e in errors]
-    first = found[0]
-    return ProblemError("invalid_parameter", f"{first['at'] or 'body'}: {first['problem']}", errors=found[:20])
+def invalid(errors: Iterable[Any], model: type[BaseModel] | None = None) -> ProblemError:
+    """The problem that pydantic's or FastAPI's errors amount to.
+
+    Args:
+        errors: as of `ValidationError.errors()`.
+        model: that was wanted, where it is known.
+    """
+    found = mistakes(errors, model)
+    detail = str(found[0]) if found[0].key else f"the body {found[0].problem}"
+    parts = [{"at": mistake.key, "problem": mistake.problem} for mistake in found[:20]]
+    return ProblemError("invalid_parameter", detail, errors=parts)
 
 
 def from_fields(fields: QueryParams | FormData) -> tuple[str | None, Parameters]:

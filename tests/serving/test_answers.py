@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from ovseg_ray.serving import answers, polygons
 from ovseg_ray.serving.api import CocoRle, Parameters, Png
 from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.serving.runs import Runs
 
 NAMES = ("sky", "grass", "car")
 
@@ -111,6 +112,20 @@ def test_segments_in_every_mask_format() -> None:
         assert rle.area == expected.sum()
         assert rle.score == pytest.approx(confidence[expected].mean(), abs=1e-4)
     assert [segment.area for segment in forms[0]] == [120, 70, 10]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (40, 55)])
+def test_runs_are_what_pycocotools_encodes(size: tuple[int, int], kind: type) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 4, size).astype(kind)
+    areas = np.kron(rng.integers(0, 3, (size[0] // 8 + 1, size[1] // 8 + 1)), np.ones((8, 8)))[: size[0], : size[1]]
+    void = np.where(noise == 3, np.iinfo(kind).max, noise).astype(kind)
+    for label_map in (noise, areas.astype(kind), void, np.zeros(size, kind), np.full(size, np.iinfo(kind).max, kind)):
+        runs = Runs(label_map)
+        for index in (0, 1, 3, np.iinfo(kind).max):
+            expected = coco_mask.encode(np.asfortranarray(label_map == index, dtype=np.uint8))
+            assert runs.encode(index) == {**expected, "size": list(size)}
 
 
 def test_the_largest_segments_are_kept() -> None:

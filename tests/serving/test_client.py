@@ -187,9 +187,25 @@ def test_patience_ends() -> None:
     assert len(asked) == 3
 
 
-def test_other_refusals_are_not_repeated() -> None:
-    with scripted((500, {}, b"<h1>Bad gateway</h1>")) as (url, asked), pytest.raises(EndpointError, match="500"):
+FAULT = b'{"type": "x", "title": "A fault", "status": 500, "detail": "see the log", "code": "internal"}'
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_what_a_proxy_lost_is_sent_again(status: int) -> None:
+    answers = (status, {}, b"Internal Server Error"), (200, {}, b'{"models": []}')
+    with scripted(*answers) as (url, asked):
+        assert Client(url).models() == []
+    assert len(asked) == 2
+    with scripted(answers[0]) as (url, asked), pytest.raises(EndpointError, match=f"HTTP status {status}"):
+        Client(url, retries=1).models()
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(("status", "body"), [(500, FAULT), (504, b"<h1>Gateway timeout</h1>"), (404, b"nothing")])
+def test_other_refusals_are_not_repeated(status: int, body: bytes) -> None:
+    with scripted((status, {}, body)) as (url, asked), pytest.raises(EndpointError) as caught:
         Client(url).models()
+    assert caught.value.status == status
     assert len(asked) == 1
 
 

@@ -13,7 +13,7 @@ export class Problem extends Error {
   }
 }
 
-/** Calls of the API; waits and asks again where the server says that it is busy. */
+/** Calls of the API; waits and asks again where the server is busy or a request got lost. */
 export class Api {
   /** @param {(seconds: number) => void} onBusy called before each wait */
   constructor(onBusy = () => {}) {
@@ -78,8 +78,11 @@ export class Api {
         throw new Problem("unreachable", "the server does not answer");
       }
       if (response.ok) return response;
+      const problem = await problemOf(response);
       const busy = response.status === 429 || response.status === 503;
-      if (!busy || attempt === RETRIES) throw await problemOf(response);
+      // a proxy whose replica died answers in the endpoint's place
+      const lost = (response.status === 500 || response.status === 502) && problem.code === "unexpected";
+      if (!(busy || lost) || attempt === RETRIES) throw problem;
       const seconds = Number(response.headers.get("retry-after")) || 2 ** attempt;
       this.onBusy(seconds);
       await new Promise((resolve) => setTimeout(resolve, 1000 * Math.min(seconds, 30)));
