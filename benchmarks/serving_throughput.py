@@ -16,7 +16,9 @@ import argparse
 import base64
 import importlib.util
 import json
+import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from typing import Any
 import torch
 from serving_load import WORDS, Load, Question, free_port, load, make_model, picture, server, write
 
+from ovseg_ray.cluster import KEEP_MEMORY
 from ovseg_ray.data.images import decode_image
 from ovseg_ray.evaluation.prediction_files import to_coco
 from ovseg_ray.segmenter import Segmenter
@@ -184,6 +187,9 @@ def main() -> None:
     parser.add_argument("--servers", nargs="*", default=SERVERS, choices=SERVERS)
     parser.add_argument("--out", type=Path, help="results as JSON")
     arguments = parser.parse_args()
+    if not KEEP_MEMORY.keys() <= os.environ.keys():
+        # the bare loop and all servers get what the endpoint's replicas get; read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
     with tempfile.TemporaryDirectory() as directory:
         measure(Path(directory), arguments)
 

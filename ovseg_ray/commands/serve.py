@@ -40,7 +40,8 @@ def serve(
     haproxy: Annotated[
         bool,
         typer.Option(
-            "--haproxy", help="Several times the requests a second; listens on EVERY interface of the machine."
+            "--haproxy",
+            help="Several times the requests a second; its counters (ports 8404, 9101) are open to EVERY interface.",
         ),
     ] = False,
     address: Address = None,
@@ -48,7 +49,7 @@ def serve(
 ) -> None:
     """Answer pictures and words over HTTP, until stopped: an API (see /docs) and a page in the browser.
 
-    Only this machine can ask unless --host or --haproxy says otherwise. SIGHUP reads the runs and --config again and
+    Only this machine can ask unless --host says otherwise. SIGHUP reads the runs and --config again and
     swaps models without losing a request.
     """
     from ovseg_ray.serving.local import serve_here

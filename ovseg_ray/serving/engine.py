@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 
 from ovseg_ray.serving import answers, fetching, pictures
 from ovseg_ray.serving.api import (
@@ -96,8 +97,14 @@ class Engine:
         self._held = Capacity(LimitsConfig().held_pixels)
         # what this replica used of late of the shared uploads
         self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S)
-        self._model_thread = ThreadPoolExecutor(1, "model")
-        self._helpers = ThreadPoolExecutor(HELPERS, "helper")
+        # Only the model's thread computes in parallel. Were there a team of OpenMP threads for each thread that uses
+        # PyTorch, they would be more than processors, and OpenMP would put them to sleep at every barrier: a forward
+        # pass then takes half as long again.
+        processors = torch.get_num_threads()
+        self._model_thread = ThreadPoolExecutor(1, "model", torch.set_num_threads, (processors,))
+        self._model_thread.submit(int).result()  # the number set last is that of threads to come
+        self._helpers = ThreadPoolExecutor(HELPERS, "helper", torch.set_num_threads, (1,))
+        self._loader = ThreadPoolExecutor(1, "loader", torch.set_num_threads, (1,))
 
     # ---- models
     def load(self, config: ServingConfig) -> None:
@@ -108,6 +115,9 @@ class Engine:
         Raises:
             UserError: a model that cannot be served; those that were served before still are.
         """
+        self._loader.submit(self._load, config).result()
+
+    def _load(self, config: ServingConfig) -> None:
         if self._make_hub is not None:
             self.hub, self._make_hub = self._make_hub(config), None
             self.vocabularies = Vocabularies(self.hub)

@@ -33,6 +33,7 @@ _HAPROXY = {
     "RAY_SERVE_HAPROXY_RETRIES": "3",
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(2**20),
     "RAY_SERVE_HAPROXY_MAXCONN": "512",
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",  # that HAProxy has to notice; 30 are for whole clusters
 }
 
 
@@ -54,7 +55,7 @@ def serve_here(
         scaling: what it runs on.
         host: to listen on.
         port: to listen on.
-        haproxy: take requests through HAProxy, which is faster and listens on every interface.
+        haproxy: take requests through HAProxy, which is faster and shows its counters on every interface.
         address: Ray cluster; default: start Ray here.
         debug: show what Ray logs.
         say: told when requests are taken, when the configuration was read again, and what was wrong with it.
@@ -77,8 +78,10 @@ def serve_here(
     # signals after Ray: it takes SIGTERM for itself when it starts
     with connect(address, debug=debug), _Signals() as signals:
         _run(settings, scaling, host, port)
-        if (haproxy or host not in ONLY_HERE) and not settings.tokens:
+        if host not in ONLY_HERE and not settings.tokens:
             say(f"anybody who reaches port {port} of this machine may ask; give tokens in --config")
+        if haproxy:
+            say("HAProxy's counters (ports 8404 and 9101) can be read from other machines; a firewall keeps them in")
         say(f"serving at http://{host}:{port} (API: /docs); Ctrl-C stops it")
         try:
             while signals.wait() == signal.SIGHUP:

@@ -24,6 +24,7 @@ from ovseg_ray.methods.tiling import TileGrid, Window, segment_band
 from ovseg_ray.segmenter import Segmenter, find_model
 from ovseg_ray.serving import memory
 from ovseg_ray.serving.api import ModelInfo
+from ovseg_ray.serving.batch_sizes import BatchSizes
 from ovseg_ray.serving.batching import Batcher
 from ovseg_ray.serving.config import BatchingConfig, ServedModelConfig, TilesConfig
 from ovseg_ray.serving.encoded import WHOLE, Encoded
@@ -112,6 +113,7 @@ class ServedModel:
         self._cost = memory.bytes_per_pixel(self.method, self.device)  # warms up, too
         self._budget = batching.memory_bytes or memory.budget(self.device)
         self._tiles = tiles
+        self._sizes = BatchSizes()
         self.batcher: Batcher[_Job, Any] = Batcher(self._run, executor, self.limit)
 
     @classmethod
@@ -147,10 +149,10 @@ class ServedModel:
         return f"{self.name}@{self.version}"
 
     def limit(self, key: Hashable) -> int:
-        """How many pictures of a shape (h, w) fit into memory at once, within the configured bound."""
+        """How many pictures of a shape (h, w) go together: what fits into memory, or less where less is faster."""
         assert isinstance(key, tuple)
         fits = int(self._budget // max(1, self._cost * key[0] * key[1]))
-        return max(1, min(self._largest, fits))
+        return self._sizes.best(key, max(1, min(self._largest, fits)))
 
     @property
     def tile_side(self) -> int:
@@ -293,8 +295,13 @@ class ServedModel:
             else job.image
             for job in jobs
         ]
+        started = time.perf_counter()
         with torch.inference_mode():
-            return self.method.encode(torch.stack(images).to(self.device))
+            encodings = self.method.encode(torch.stack(images).to(self.device))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._sizes.measured((height, width), len(jobs), time.perf_counter() - started)
+        return encodings
 
     def _finish(self, job: _Job, encodings: Encoding, index: int, started: float) -> Any:
         if job.gone:

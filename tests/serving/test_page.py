@@ -9,14 +9,17 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from live import endpoint
 from PIL import Image
 from starlette.testclient import TestClient
 
 from ovseg_ray.evaluation.palette import palette
+from ovseg_ray.serving.auth import new_token
 from ovseg_ray.serving.engine import Engine
 from ovseg_ray.serving.page_files import PAGE
 from ovseg_ray.serving.samples import SCENES, sample
@@ -371,24 +374,44 @@ def test_a_busy_server_is_asked_again(opened: Any) -> None:
 
 
 @in_browser
-def test_a_token_is_asked_for_and_sent(browser: Any, live: tuple[str, Engine]) -> None:
-    context = browser.new_context(**DESKTOP)
-    page = context.new_page()
+def test_a_token_is_asked_for_and_sent(browser: Any, tmp_path: Path) -> None:
+    secret, line = new_token("somebody")
+    with endpoint(tmp_path, names=("first",), tokens=[line]) as (url, _):
+        context = browser.new_context(**DESKTOP)
+        page = context.new_page()
+        page.goto(url)
+        field = page.get_by_label("Access token")
+        says(page, "wants an access token")
+        field.fill("guessed")
+        page.keyboard.press("Enter")
+        says(page, "does not know that access token")
+        field.fill(secret)
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".view", state="attached")
+        assert field.is_hidden()
+        take_sample(page)
+        page.reload()
+        until(page, "document.querySelector('.view') !== null")
+        assert field.is_hidden(), "known until the tab is closed"
+        context.close()
 
-    def guard(route: Any) -> None:
-        if route.request.headers.get("authorization") == "Bearer open sesame":
+
+@in_browser
+def test_what_a_proxy_lost_is_asked_again(opened: Any) -> None:
+    page = opened(expect="status of 500")
+    lost: list[str] = []
+
+    def lose_once(route: Any) -> None:
+        if lost:
             route.continue_()
-        else:
-            route.fulfill(status=401, json={"code": "unauthorized", "detail": "send a token", "status": 401})
+            return
+        lost.append(route.request.url)
+        route.fulfill(status=500, content_type="text/plain", body="Internal Server Error")
 
-    page.route("**/v1/**", guard)
-    page.goto(live[0])
-    page.get_by_label("Access token").fill("open sesame")
-    page.keyboard.press("Enter")
-    page.wait_for_selector(".view", state="attached")
-    assert page.get_by_label("Access token").is_hidden()
+    page.route("**/v1/segment", lose_once)
     take_sample(page)
-    context.close()
+    assert page.locator("#message").is_hidden()
+    assert len(lost) == 1
 
 
 @in_browser

@@ -2,7 +2,10 @@
 
 const WORDS = {
   unreachable: () => "The server does not answer. Is it still running? Change the labels to try again.",
-  unauthorized: () => "This server wants an access token. Ask whoever runs it for one.",
+  unauthorized: (detail) =>
+    detail.includes("not known")
+      ? "This server does not know that access token."
+      : "This server wants an access token. Ask whoever runs it for one.",
   overloaded: () => "The server is busy at the moment. Change the labels to try again.",
   unavailable: () => "The server is not ready yet. Change the labels to try again.",
   deadline_exceeded: () => "That took the server too long. A smaller picture or fewer labels will help.",
