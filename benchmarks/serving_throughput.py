@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--warm", type=float, default=2, help="seconds of load before it counts")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--batches", type=int, nargs="*", default=BATCHES, help="that the bare loop tries")
     parser.add_argument("--servers", nargs="*", default=SERVERS, choices=SERVERS)
     parser.add_argument("--out", type=Path, help="results as JSON")
     arguments = parser.parse_args()
@@ -200,7 +201,7 @@ def measure(directory: Path, arguments: argparse.Namespace) -> None:
     trained = Segmenter.load(model, "cpu").method.label_sets[0].names
     labels = arguments.labels or ", ".join(trained if arguments.run else WORDS[:LABELS])
     bare = Bare(model, data, labels)
-    rates = {batch: batch * timed(bare.forward(batch), arguments.seconds / 2)[1] for batch in BATCHES}
+    rates = {batch: batch * timed(bare.forward(batch), arguments.seconds / 2)[1] for batch in arguments.batches}
     best = max(rates, key=lambda batch: rates[batch])
     print("bare loop alone, pictures a second by batch:", {batch: round(rate, 2) for batch, rate in rates.items()})
     print(f"{'server':10} {'p50 ms':>8} {'forward':>8} {'over it':>8} {'whole':>8} {'over it':>8}"

@@ -18,6 +18,7 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, BackpressureConfig
 
 from ovseg_ray import __version__
+from ovseg_ray.cluster import KEEP_MEMORY
 from ovseg_ray.config import build
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.app import create_app
@@ -31,6 +32,8 @@ HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
 PUSH_INTERVAL = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 PUSH_INTERVAL_S = 10.0  # Ray's default
 SERVE_LOGGER = "ray.serve"
+# OpenMP's threads spin for milliseconds after each piece of work: time that decoding, masks and the proxy need
+LET_OTHERS_WORK = {"GOMP_SPINCOUNT": "1000"}
 logger = logging.getLogger("ovseg_ray.serving")
 
 
@@ -77,12 +80,25 @@ def _log_to(handlers: list[logging.Handler]) -> None:
     own.setLevel(logging.INFO)
 
 
-def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Application:
-    """The application, for `serve.run` and as the `import_path` of a deployed file.
+def application(args: dict[str, Any]) -> Application:
+    """The `import_path` of a deployed file: what it serves is the `user_config` of its deployment.
 
     Args:
-        scaling: what it runs on; `args` of the file.
-        serving: what it serves; in a file, `user_config` of the deployment.
+        args: of the file, a mapping as of `ScalingConfig`. Ray Serve wants a function of one argument, and its own way
+            to type that would let unknown keys pass with an error of many lines.
+
+    Raises:
+        UserError: an unknown key, or a wrong value.
+    """
+    return endpoint(build(ScalingConfig, args, "args"))
+
+
+def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Application:
+    """The application, for `serve.run`.
+
+    Args:
+        scaling: what it runs on.
+        serving: what it serves; None: that comes as `user_config` from elsewhere.
     """
     deployment: serve.Deployment = Endpoint
     requests = (serving.limits.requests if serving else LimitsConfig().requests) + SPARE_REQUESTS
@@ -94,7 +110,11 @@ def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Ap
         "graceful_shutdown_wait_loop_s": 0.5,
         "health_check_period_s": HEALTH_PERIOD_S,
         "health_check_timeout_s": HEALTH_TIMEOUT_S,
-        "ray_actor_options": {"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        "ray_actor_options": {
+            "num_cpus": scaling.num_cpus,
+            "num_gpus": scaling.num_gpus,
+            "runtime_env": {"env_vars": {**KEEP_MEMORY, **LET_OTHERS_WORK}},
+        },
         "logging_config": {"enable_access_log": False},  # the application writes its own
     }
     if scaling.min_replicas == scaling.max_replicas:

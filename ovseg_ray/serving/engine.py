@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import time
 import uuid
@@ -134,6 +135,9 @@ class Engine:
         self._held.total = config.limits.held_pixels
         self._uploads.max_bytes = config.images.bytes // LOCAL_SHARE
         self.models = Models(loaded)
+        # a model and its batcher know each other: without this, old models would pile up until Python looks for cycles
+        del kept, model
+        gc.collect()
 
     @property
     def ready(self) -> bool:

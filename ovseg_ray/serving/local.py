@@ -24,6 +24,7 @@ METRIC_INTERVAL_S = "1"
 _RESPONSIVE = {
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": METRIC_INTERVAL_S,
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": METRIC_INTERVAL_S,
+    "RAY_worker_niceness": "0",  # Ray's 15 is for work that nobody waits for
 }
 # replay what a replica took to its grave; a request is replayed whole, so it must fit into a buffer
 _HAPROXY = {
@@ -71,7 +72,8 @@ def serve_here(
     if address is None:
         _knock(host, port)
     if not debug:
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        # a filter: Serve sets the level of its logger anew
+        logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
     os.environ.update({name: value for name, value in _RESPONSIVE.items() if name not in os.environ})
     if haproxy:
         os.environ.update({name: value for name, value in _HAPROXY.items() if name not in os.environ})

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
 from ray.serve.schema import ServeDeploySchema
 
 from ovseg_ray.config import build
 from ovseg_ray.errors import UserError
+from ovseg_ray.serving import deployment
 from ovseg_ray.serving.config import LimitsConfig, ScalingConfig, ServingConfig
 
 FILE = Path(__file__).parents[2] / "cluster" / "serve.yaml"
@@ -40,14 +42,15 @@ def test_every_key_is_known(content: dict[str, Any]) -> None:
 def test_a_wrong_key_is_named(content: dict[str, Any]) -> None:
     (application,) = content["applications"]
     with pytest.raises(UserError, match="did you mean 'max_replicas'"):
-        build(ScalingConfig, {**application["args"], "max_replica": 2})
+        deployment.application({**application["args"], "max_replica": 2})
 
 
 def test_the_import_path_builds_the_named_deployment(content: dict[str, Any]) -> None:
     (application,) = content["applications"]
     module, _, name = application["import_path"].partition(":")
-    built = getattr(importlib.import_module(module), name)(ScalingConfig(**application["args"]))
-    deployment = built._bound_deployment
-    assert deployment.name == application["deployments"][0]["name"]
-    assert deployment._deployment_config.autoscaling_config.max_replicas == 4
-    assert deployment.ray_actor_options["num_gpus"] == 1
+    builder = getattr(importlib.import_module(module), name)
+    built = call_user_app_builder_with_args_if_necessary(builder, application["args"])  # as `serve deploy` does
+    bound = built._bound_deployment
+    assert bound.name == application["deployments"][0]["name"]
+    assert bound._deployment_config.autoscaling_config.max_replicas == 4
+    assert bound.ray_actor_options["num_gpus"] == 1
