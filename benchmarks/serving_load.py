@@ -76,10 +76,10 @@ def server(words: list[str], port: int, log: Path, *, ready: bool = True) -> Ite
     finally:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(90)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):  # its own children may outlive it; LitServe's do
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass(frozen=True)
