@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.validation import keys_at, mistakes, section
@@ -85,6 +85,16 @@ class ScheduleConfig(Config):
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     final_scale: float = Field(0.0, ge=0, le=1, description="lr factor reached at the end (cosine, poly)")
     per_epoch: bool = Field(False, description="update once per epoch instead of each step")
+    scales: list[tuple[float, float]] = Field(
+        [], description="[[epoch, factor], …]: from that epoch on the rate is so many times what the rest says"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ScheduleConfig:
+        epochs = [epoch for epoch, _ in self.scales]
+        if epochs != sorted(set(epochs)) or any(epoch < 0 or factor <= 0 for epoch, factor in self.scales):
+            raise ValueError(f"scales = {self.scales}: epochs must ascend from 0 or more, factors be above 0")
+        return self
 
 
 class TrainingConfig(Config):
@@ -141,16 +151,16 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def resolve_preset(name: str) -> Path:
-    """Path of a configuration file: a path that exists, or the name of a shipped preset.
+    """Path of a configuration file: a file that exists, or the name of a shipped preset, which no directory hides.
 
     Raises:
         UserError: neither.
     """
+    shipped = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
+    if name in shipped and not os.path.isfile(name):
+        return shipped[name]
     if os.path.exists(name):
         return Path(name)
-    shipped = {path.stem: path for path in sorted(PRESETS.glob("*.yaml"))}
-    if name in shipped:
-        return shipped[name]
     near = difflib.get_close_matches(name, shipped, n=1)
     hint = f"did you mean the preset '{near[0]}'?" if near else f"shipped presets: {', '.join(shipped)}"
     raise UserError(f"--config {name}: no such file or preset; {hint}")

@@ -76,7 +76,11 @@ def evaluate_clusters(
         result["spaces"][name]["metrics"]["miou_of_predicted"] = score.miou
     result["spaces"]["clusters"]["cluster_classes"] = scores["clusters"].classes.tolist()
     squares = evaluation_squares(model)
-    result["protocol"]["rules"] = {**RULES, "squares": squares.model_dump(mode="json"), "crf": crf}
+    result["protocol"]["rules"] = {
+        **RULES,
+        "squares": squares.model_dump(mode="json"),
+        "crf": crf and _crf_of(model).model_dump(mode="json"),
+    }
     return _rehashed(result)
 
 
@@ -125,6 +129,10 @@ def evaluation_squares(model: Path) -> SquareConfig:
     """Squares that a model is scored on: of its evaluation size, resampled as in training."""
     config = describe_model(model).config
     return SquareConfig(size=config["evaluation_size"], resampling=config["squares"]["resampling"])
+
+
+def _crf_of(model: Path) -> CrfConfig:
+    return CrfConfig.model_validate(describe_model(model).config.get("crf") or {})
 
 
 def _space(name: str, dataset: DataSet, score: ClusterScore) -> LabelSpace:
@@ -187,7 +195,7 @@ class _Counter:
     def __init__(self, model: Path, dataset: DataSet, text: torch.Tensor | None, crf: bool) -> None:
         self._device = "cuda" if ray.get_gpu_ids() else "cpu"
         self._model: Any = load_model(model, self._device)
-        self._dataset, self._text, self._crf = dataset, text, CrfConfig() if crf else None
+        self._dataset, self._text, self._crf = dataset, text, _crf_of(model) if crf else None
         self._squares = evaluation_squares(model)
 
     def __call__(self, block: pa.Table) -> pa.Table:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg_ray.config import (
+    PRESETS,
     Config,
     DataConfig,
     TrainingConfig,
@@ -37,7 +38,7 @@ def resolve_config(method: str, file: str | None, overrides: Mapping[str, Any]) 
     """
     cls = get_method(method)
     values: dict[str, Any] = {"method": method, "model": {}}
-    values = merge(values, read_yaml(resolve_preset(method)))
+    values = merge(values, read_yaml(PRESETS / f"{method}.yaml"))
     source = "configuration"
     if file is not None:
         path = resolve_preset(file)

@@ -100,21 +100,27 @@ class Loop:
         log: Callable[[dict[str, Any]], None],
         checkpoint: Callable[[bool], None],
         leaving: Callable[[], bool] = lambda: False,
+        until: float | None = None,
     ) -> None:
-        """Train from the present step to the end.
+        """Train from the present step to the end, or to an earlier epoch.
 
         Args:
             log: takes the metrics of a logged step; called on every rank with the same global values.
             checkpoint: called on every rank where a checkpoint is due; the argument says whether to validate it.
             leaving: whether a node is about to go, so that a checkpoint is due now; asked on every rank at once,
                 after each logged step.
+            until: epoch to stop at, with a checkpoint; the schedule is that of the whole training all the same.
 
         Raises:
             UserError: an unreadable sample, or a loss that is not finite.
         """
         training, plan = self.config.training, self.plan
         validated = plan.marks(training.validate_every) if training.validate_every else frozenset()
-        saved = plan.marks(training.checkpoint_every) | validated
+        last = plan.step_at(until)
+        validated = validated | {last} if validated else validated
+        saved = plan.marks(training.checkpoint_every) | validated | {last}
+        if self.step >= last:
+            return
         cls = type(self.method)
         examples = Examples(self._sources, cls, self.method.config, training.seed, cache=self.config.data.cache_images)
         self.method.train()
@@ -140,6 +146,8 @@ class Loop:
                 self.seconds += time.monotonic() - since
                 checkpoint(self.step in validated)
                 since, since_step = time.monotonic(), self.step
+            if self.step == last:
+                return
 
     def train_step(self, group: Sequence[Batch], *, measure: bool = True) -> dict[str, Any]:
         """One optimiser step on this worker's micro-batches.

@@ -110,6 +110,12 @@ class Plan:
             for micro in range(self.accumulate):
                 yield self.epoch_of(step), self.micro_batch(step, micro, rank)
 
+    def step_at(self, epoch: float | None) -> int:
+        """Steps done when an epoch is; None: when the training is."""
+        if epoch is None:
+            return self.total_steps
+        return min(max(round(epoch * self.steps_per_epoch), 1), self.total_steps)
+
     def marks(self, every: float) -> frozenset[int]:
         """Steps (1-based, counted when done) at which something due every `every` epochs happens, and the last."""
         interval = max(round(every * self.steps_per_epoch), 1)

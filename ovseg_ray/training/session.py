@@ -31,6 +31,7 @@ class Session:
         provenance: what is known before training.
         restart: checkpoint to take where Ray Train knows of none.
         text_cache: directory of vectors of prompts that need not be encoded again.
+        until: epoch to stop at for now; None: train to the end.
     """
 
     config: RunConfig
@@ -42,6 +43,7 @@ class Session:
     provenance: dict[str, Any] = field(default_factory=dict)
     restart: Path | None = None
     text_cache: Path | None = None
+    until: float | None = None
 
     @property
     def run(self) -> RunDirectory:

@@ -41,6 +41,7 @@ def train(
     resume: bool = False,
     worker: WorkerResources | None = None,
     text_cache: Path | None = None,
+    until: float | None = None,
 ) -> RunDirectory:
     """Train a method on Ray Train and export the last model (the averaged weights where `ema_decay` is set).
 
@@ -55,6 +56,7 @@ def train(
         resume: go on with the run that is there, to the same end; one that has finished is returned at once.
         worker: what each of them takes of the cluster; default: an equal part of all of it.
         text_cache: directory of `CachedTextEncoder`: vectors of prompts that other trainings encoded already.
+        until: epoch to stop at, with a checkpoint and no model; the same call with a later one goes on from there.
 
     Raises:
         UserError: anything the user can mend, also when a worker met it.
@@ -77,13 +79,16 @@ def train(
     provenance = provenance_of(config, sources, most)
     labels = tuple(sources.label_sets)
     session = Session(
-        config, method, run.path, labels, validation, worker.cpus, provenance, newest_known(run), text_cache
-    )
+        config, method, run.path, labels, validation, worker.cpus, provenance, newest_known(run), text_cache,
+        until,
+    )  # fmt: skip
     count = f"{least} to {most} workers" if least < most else f"{most} worker{'s' if most > 1 else ''}"
     _say(f"train {config.method}: {len(sources)} images, {plan.total_steps} steps, {count}")
-    with watch(run.metrics_file, f"train {config.method}", plan.total_steps):
+    last = plan.step_at(until)
+    with watch(run.metrics_file, f"train {config.method}", last):
         checkpoint = _fit(session, (least, most), worker.gpus)
-    _export(session, checkpoint)
+    if last == plan.total_steps:
+        _export(session, checkpoint)
     return run
 
 
@@ -216,13 +221,13 @@ def validation_sources(config: RunConfig, method: type[Method]) -> tuple[SourceC
 
 
 def newest_known(run: RunDirectory) -> Path | None:
-    """The newest checkpoint where Ray Train's own record of them was cut off by a full disk or a kill, else None.
+    """The newest checkpoint where Ray Train's own record of them is missing or was cut off, else None.
 
     Ray Train rewrites its record in place; the checkpoints themselves appear whole or not at all.
     """
     snapshot = run.checkpoints / SNAPSHOT
     if not snapshot.is_file():
-        return None
+        return newest_checkpoint(run.checkpoints)
     try:
         json.loads(snapshot.read_text())
     except ValueError:

@@ -52,7 +52,10 @@ def _train(session: Session, worker: Worker) -> None:
     if restart is not None:
         load_checkpoint(loop, restart)
     reporter = _Reporter(session, loop)
-    loop.run(reporter.log, reporter.checkpoint, reporter.leaving)
+    if known is None and loop.step >= loop.plan.step_at(session.until):
+        # killed after its last checkpoint and before Ray Train heard of it, which must have one to end with
+        reporter.checkpoint(validate=True)
+    loop.run(reporter.log, reporter.checkpoint, reporter.leaving, session.until)
 
 
 class _Reporter:

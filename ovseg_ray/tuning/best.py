@@ -25,7 +25,7 @@ def write_best(out: Path, base: RunConfig, ledger: Ledger) -> list[Path]:
     files = []
     front = best_first(ledger.study)
     for place, trial in enumerate(front):
-        content = dump(configured(base, ledger.values(trial.number)))
+        content = dump(configured(base, ledger.trained_values(trial.number)))
         scores = ", ".join(
             f"{objective.metric} {value:.6g}"
             for objective, value in zip(ledger.space.objectives, trial.values, strict=True)

@@ -19,11 +19,11 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ovseg_ray.errors import UserError
-from ovseg_ray.tuning.space import Choice, FloatRange, SweepSpace, Value, name_of
+from ovseg_ray.tuning.space import SCALES, Choice, FloatRange, SweepSpace, Value, name_of
 
 State = Literal["complete", "stopped", "failed"]
 STATES = {"complete": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
-_OUTCOME, _CURVE = "outcome", "curve"
+_OUTCOME, _CURVE, _MEMBER = "outcome", "curve", "member"
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,25 @@ class Outcome:
     reason: str = ""
     seconds: float = 0.0
     epochs: float = 0.0
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial of a population.
+
+    Attributes:
+        origin: whose values it trains with, by number; its own until it takes over those of another.
+        scales: (epoch, factor on the learning rate) from its origin's beginning on.
+        turns: (epoch, number of the trial that it went on from) of each exchange.
+        reached: epochs trained, up to an exchange.
+        score: of its validation there.
+    """
+
+    origin: int
+    scales: Sequence[Sequence[float]] = ()
+    turns: Sequence[Sequence[float]] = ()
+    reached: float = 0.0
+    score: float | None = None
 
 
 class Ledger:
@@ -87,6 +106,22 @@ class Ledger:
     def visible(self, number: int) -> int:
         """How many of the first trials were known when this one was asked for: all their results are final."""
         return int(self.trials()[number].user_attrs["known"])
+
+    # ---- a population
+    def member(self, number: int) -> Member:
+        """Where a trial of a population stands."""
+        known = self.trials()[number].user_attrs.get(_MEMBER)
+        return Member(number) if known is None else Member(**known)
+
+    def note_member(self, number: int, member: Member) -> None:
+        """Note where a trial of a population stands."""
+        Trial(self.study, self.trials()[number]._trial_id).set_user_attr(_MEMBER, asdict(member))
+
+    def trained_values(self, number: int) -> dict[str, Value]:
+        """What a trial trains with: the values asked for, or those that it took over, with its learning rates."""
+        member = self.member(number)
+        values = self.values(member.origin)
+        return {**values, SCALES: [list(scale) for scale in member.scales]} if member.scales else values
 
     # ---- asking
     def ask(self) -> tuple[int, dict[str, Value]] | None:

@@ -50,15 +50,17 @@ def write_report(path: Path, job: TrialJob, ledger: Ledger) -> None:
 
 
 def _row(ledger: Ledger, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    outcome = ledger.outcome(trial)
+    outcome, member = ledger.outcome(trial), ledger.member(trial.number)
+    params = ledger.trained_values(trial.number) if member.turns else trial.params
+    turned = ", ".join(f"from trial {int(other)} at epoch {epoch:g}" for epoch, other in member.turns)
     return {
         "number": trial.number,
         "state": SIGNS[outcome.state] if outcome else "not finished",
-        "reason": outcome.reason if outcome else "",
+        "note": (outcome.reason if outcome else "") or (turned and f"went on {turned}"),
         "values": [f"{value:.4g}" for value in outcome.values] if outcome and outcome.values else [],
         "epochs": f"{outcome.epochs:.3g}" if outcome else "",
         "seconds": f"{outcome.seconds:.0f}" if outcome else "",
-        "params": [_shown(trial.params.get(key)) for key in ledger.space.space],
+        "params": [_shown(params.get(key)) for key in ledger.space.space],
     }
 
 

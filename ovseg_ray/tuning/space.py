@@ -14,6 +14,7 @@ from ovseg_ray.errors import UserError
 
 Value = bool | int | float | str | list[Any] | dict[str, Any] | None
 SHIPPED = Path(__file__).parent / "spaces"
+SCALES = "training.schedule.scales"  # what population-based training finds
 MEASURED = ("latency_ms", "memory_mb")  # objectives that are measured on the finished model
 
 
@@ -125,13 +126,32 @@ class Asha(Config):
     reduction: float = Field(3.0, gt=1, description="one of so many goes on; rungs lie at grace × reduction^k epochs")
 
 
+class Pbt(Config):
+    """Population-based training (Jaderberg et al. 2017) of the learning rate's schedule; all trials are one population.
+
+    Every `interval` epochs those that are worst go on from the weights and configuration of one of the best, at another
+    learning rate.
+    """
+
+    name: Literal["pbt"]
+    interval: float = Field(1.0, gt=0, description="epochs between exchanges")
+    quantile: float = Field(0.25, gt=0, le=0.5, description="share of trials that give up, and of those they turn to")
+    factors: list[float] = Field([0.8, 1.25], min_length=1, description="one of them times the rate of the other trial")
+
+    @model_validator(mode="after")
+    def _check(self) -> Pbt:
+        if min(self.factors) <= 0:
+            raise ValueError(f"factors = {self.factors}: a learning rate is above 0")
+        return self
+
+
 class NoScheduler(Config):
     """Every trial runs to its end."""
 
     name: Literal["none"]
 
 
-Scheduler = Annotated[Asha | NoScheduler, Field(discriminator="name")]
+Scheduler = Annotated[Asha | Pbt | NoScheduler, Field(discriminator="name")]
 
 
 class SweepSpace(Config):
@@ -159,6 +179,8 @@ class SweepSpace(Config):
                     raise ValueError(f"{key}: when {parent} is {wrong or values}, which it never is")
         if self.scheduler.name != "none" and self.curve is None:
             raise ValueError(f"scheduler {self.scheduler.name} needs an objective of validation, such as miou")
+        if SCALES in self.space:
+            raise ValueError(f"{SCALES} is no number; scheduler pbt finds it")
         if len({objective.metric for objective in self.objectives}) < len(self.objectives):
             raise ValueError("an objective stands twice")
         return self

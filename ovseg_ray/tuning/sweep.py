@@ -29,7 +29,8 @@ from ovseg_ray.tuning.check import check_space
 from ovseg_ray.tuning.ledger import Ledger, default_values, open_study
 from ovseg_ray.tuning.live import LiveTable
 from ovseg_ray.tuning.report import write_report
-from ovseg_ray.tuning.space import Asha, SweepSpace
+from ovseg_ray.tuning.search import Places, StudySearch
+from ovseg_ray.tuning.space import SCALES, Asha, Pbt, SweepSpace
 from ovseg_ray.tuning.trial import TrialJob, run_trial, trial_config
 
 MAX_FAILURES = 2  # deaths of a trial's process (a node that goes) after which it is not started again
@@ -81,6 +82,7 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
     images = _images(trial_config(base, space, {}))
     _check_plan(base, images, options.workers)
     check_space(space, base, source, lambda config: _check_plan(config, images, options.workers))
+    _check_population(base, space, options, source)
     _open_directory(out, base, space, options)
     worker, count = _shares(options)
     job = TrialJob(base, space, out, options.workers, worker)
@@ -120,6 +122,23 @@ def _check_plan(config: RunConfig, images: int, workers: int) -> None:
         groups_of(config.training.batch_norm_images, plan.shares)
 
 
+def _check_population(base: RunConfig, space: SweepSpace, options: SweepOptions, source: str) -> None:
+    rule, training = space.scheduler, base.training
+    if not isinstance(rule, Pbt):
+        return
+    if rule.interval >= training.epochs:
+        raise UserError(
+            f"{source}: scheduler.interval = {rule.interval:g}: no exchange takes place within training.epochs = "
+            f"{training.epochs:g}; lower it"
+        )
+    if "training.epochs" in space.space:
+        raise UserError(f"{source}: 'training.epochs': trials of a population (pbt) train in step; take it out")
+    if training.schedule.scales:
+        raise UserError(f"{SCALES}: is what scheduler pbt finds; leave it empty")
+    if options.trials < 2:
+        raise UserError(f"--trials {options.trials}: a population (pbt) is two trials or more")
+
+
 def _open_directory(out: Path, base: RunConfig, space: SweepSpace, options: SweepOptions) -> None:
     file = out / "sweep.yaml"
     content = {
@@ -128,6 +147,8 @@ def _open_directory(out: Path, base: RunConfig, space: SweepSpace, options: Swee
         "base": base.model_dump(mode="json"),
         "space": space.model_dump(mode="json"),
     }
+    if isinstance(space.scheduler, Pbt):  # who gives up depends on who there is: it cannot grow
+        content["trials"] = options.trials
     if file.is_file():
         known = read_yaml(file)
         if known != json.loads(json.dumps(content)):
@@ -198,24 +219,19 @@ def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[
     from ray import tune as ray_tune
 
     from ovseg_ray.tuning.asha import StudyAsha
-    from ovseg_ray.tuning.search import Places, StudySearch
 
     scratch = job.path / "ray"  # Ray Tune's own files, which nothing reads
     shutil.rmtree(scratch, ignore_errors=True)
     rule = job.space.scheduler
     scheduler = StudyAsha(ledger, rule, job.base.training.epochs) if isinstance(rule, Asha) else None
-    places = Places(options.parallel, count)
-
-    def ended(number: int) -> None:
-        shutil.rmtree(job.run(number).checkpoints, ignore_errors=True)
-
     with LiveTable(ledger, options.trials) as table:
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(partial(run_trial, job=job), WATCHER),
             tune_config=ray_tune.TuneConfig(
-                search_alg=StudySearch(ledger, options.trials, places, job.run, ended),
+                search_alg=_search(job, ledger, options, count),
                 scheduler=scheduler,
                 num_samples=-1,
+                reuse_actors=scheduler is None,  # one that was stopped halfway may not be free for the next
             ),
             run_config=ray_tune.RunConfig(
                 name=scratch.name,
@@ -227,6 +243,21 @@ def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[
         )
         tuner.fit()
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _search(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[], int]) -> StudySearch:
+    from ovseg_ray.tuning.population import PopulationSearch
+
+    def ended(number: int) -> None:
+        shutil.rmtree(job.run(number).checkpoints, ignore_errors=True)
+
+    rule, places = job.space.scheduler, Places(options.parallel, count)
+    if not isinstance(rule, Pbt):
+        return StudySearch(ledger, options.trials, places, job.run, ended)
+    return PopulationSearch(
+        ledger, options.trials, places, job.run, ended, rule=rule, epochs=job.base.training.epochs, seed=options.seed,
+        configured=partial(trial_config, job.base, job.space),
+    )  # fmt: skip
 
 
 def summary(ledger: Ledger, out: Path) -> dict[str, Any]:

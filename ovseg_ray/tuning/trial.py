@@ -16,7 +16,7 @@ from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.metrics import read_metrics
 from ovseg_ray.training.watch import repeated
 from ovseg_ray.tuning.check import configured
-from ovseg_ray.tuning.space import MEASURED, Asha, SweepSpace, Value
+from ovseg_ray.tuning.space import MEASURED, Asha, Pbt, SweepSpace, Value
 
 POLL_S = 0.5
 
@@ -50,7 +50,7 @@ class TrialJob:
 
 
 def trial_config(base: RunConfig, space: SweepSpace, values: Mapping[str, Value]) -> RunConfig:
-    """What a trial trains with: compared on images cut out of the training split, at every rung where there are rungs.
+    """What a trial trains with: compared on images cut out of the training split, at every rung or exchange.
 
     Raises:
         UserError: the configuration refuses the values.
@@ -59,6 +59,8 @@ def trial_config(base: RunConfig, space: SweepSpace, values: Mapping[str, Value]
     every = config.training.validate_every or config.training.epochs
     if isinstance(space.scheduler, Asha):
         every = min(every, space.scheduler.grace)
+    if isinstance(space.scheduler, Pbt):
+        every = min(every, space.scheduler.interval)
     data = config.data.model_copy(update={"validation_share": space.validation_share})
     training = config.training.model_copy(update={"validate_every": every, "keep_best": 0, "keep_last": 1})
     return config.model_copy(update={"data": data, "training": training})
@@ -70,7 +72,7 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
     Whatever goes wrong becomes the reason of a failed trial; only the death of the process itself is Ray Tune's.
 
     Args:
-        config: "number" and "values" of the trial.
+        config: "number" and "values" of the trial; "until": epoch to stop at for now.
         job: of the sweep.
     """
     from ray import tune
@@ -78,6 +80,11 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
     run = job.run(config["number"])
     try:
         metrics = _train(config, job, run, tune.report)
+        if config.get("until") is not None:
+            assert job.space.curve is not None  # of a space with exchanges
+            score = _objective(job.space.curve.metric, metrics, run)
+            tune.report({"final": True, "reached": config["until"], "score": score})
+            return
         values = [_objective(o.metric, metrics, run) for o in job.space.objectives]
     except Exception as error:
         tune.report({"final": True, "failed": reason_of(error)})
@@ -98,7 +105,10 @@ def _train(
     resolved = trial_config(job.base, job.space, config["values"])
     objective = job.space.curve
     with _telling(run.metrics_file, objective.metric if objective else "", report):
-        train(resolved, run.path, workers=job.workers, resume=True, worker=job.worker, text_cache=job.text_cache)
+        train(
+            resolved, run.path, workers=job.workers, resume=True, worker=job.worker, text_cache=job.text_cache,
+            until=config.get("until"),
+        )  # fmt: skip
     records = read_metrics(run.metrics_file)[0]
     found = [record for record in records if "validation" in record or "validation_error" in record]
     if not found:

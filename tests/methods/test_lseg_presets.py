@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,14 @@ def test_presets_name_networks_that_can_be_built(name: str) -> None:
     names = {id(p): n for n, p in method.named_parameters()}
     assert {names[id(p)].split(".")[0] for p in groups[0].parameters} == {"encoder"}  # reassemble included
     assert f"--config {name} " in resolve_preset(name).read_text()
+
+
+def test_directories_of_the_same_name_hide_no_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = resolve_config("lseg", "lseg_vitl16", {})
+    monkeypatch.chdir(tmp_path)
+    for name in ("lseg", "lseg_vitl16"):
+        (tmp_path / name).mkdir()  # such as runs
+    assert resolve_config("lseg", "lseg_vitl16", {}) == expected
 
 
 def test_the_rate_falls_once_an_epoch() -> None:

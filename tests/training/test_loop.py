@@ -15,7 +15,7 @@ from training_tools import MakeConfig, curve, make_loop, tell_deviation
 from ovseg_ray.errors import UserError
 from ovseg_ray.training.checkpoint import load_checkpoint, save_checkpoint
 from ovseg_ray.training.config import RunConfig
-from ovseg_ray.training.loop import Worker
+from ovseg_ray.training.loop import Loop, Worker
 
 
 def losses(records: list[dict[str, Any]]) -> list[float]:
@@ -157,6 +157,27 @@ def test_a_resumed_training_is_the_unbroken_one(
         assert torch.equal(value, again.method.state_dict()[key]), key
     if unbroken.ema and again.ema:
         assert all(torch.equal(v, again.ema.average[k]) for k, v in unbroken.ema.average.items())
+
+
+def test_a_training_in_stretches_is_the_unbroken_one(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config(model={"norm": True}, epochs=3, validate_every=3, checkpoint_every=3)
+    whole = curve(make_loop(config))
+    records: list[dict[str, Any]] = []
+    for until in (0.7, 2.0, None):
+        loop, saved = make_loop(config), []
+        if records:
+            load_checkpoint(loop, tmp_path / "checkpoint")
+
+        def checkpoint(validate: bool, loop: Loop = loop, saved: list[Any] = saved) -> None:
+            save_checkpoint(loop, tmp_path / "checkpoint")
+            saved.append((loop.step, validate))
+
+        loop.run(records.append, checkpoint, until=until)
+        assert saved == [(loop.plan.step_at(until), True)]
+        loop.run(records.append, checkpoint, until=until)  # nothing is left to do
+        assert len(saved) == 1
+    assert losses(records) == losses(whole)
+    assert [record["lr"] for record in records] == [record["lr"] for record in whole]
 
 
 def test_a_rate_of_zero_freezes(make_config: MakeConfig) -> None:

@@ -22,6 +22,8 @@ def factors(total: int, per_epoch: int = 5, **config: object) -> list[float]:
         ({"name": "cosine", "final_scale": 0.5}, [1, 0.92678, 0.75, 0.57322]),
         ({"name": "cosine", "warmup_steps": 4}, [0.25, 0.5, 0.75, 1]),
         ({"name": "poly", "power": 1, "warmup_steps": 2}, [0.5, 1, 1, 0.5]),
+        ({"name": "constant", "scales": [[0.4, 0.5], [0.6, 2.0]]}, [1, 1, 0.5, 2]),  # from steps 2 and 3 on
+        ({"name": "poly", "power": 1, "warmup_steps": 2, "scales": [[0, 3.0]]}, [1.5, 3, 3, 1.5]),
         ({"name": "cosine", "warmup_steps": 100}, [0.01, 0.02, 0.03, 0.04]),  # longer than the training
     ],
 )
@@ -42,3 +44,9 @@ def test_it_falls_steadily_and_stays_in_range() -> None:
             assert found[warmup:] == sorted(found[warmup:], reverse=True)
             assert min(found) > 0
             assert max(found) <= 1
+
+
+@pytest.mark.parametrize("scales", [[[2, 0.5], [1, 0.5]], [[1, 0.5], [1, 0.7]], [[1, 0.0]], [[-1, 1.0]]])
+def test_scales_that_make_no_sense(scales: list) -> None:
+    with pytest.raises(ValueError, match="epochs must ascend"):
+        ScheduleConfig(scales=scales)

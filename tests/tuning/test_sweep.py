@@ -8,27 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import ray
-from trials import MakeBase, colour_trial, quick_trial
+from training_tools import curve, make_loop
+from trials import MakeBase, colour_trial, quick_trial, ran
 
 import ovseg_ray.tuning.sweep as sweep_module
 from ovseg_ray.config import build, dump, read_yaml
 from ovseg_ray.errors import UserError
 from ovseg_ray.training.config import RunConfig
+from ovseg_ray.training.metrics import read_metrics
 from ovseg_ray.tuning import SweepOptions, SweepSpace, summary, tune
 from ovseg_ray.tuning.ledger import Ledger, Outcome, open_study
 from ovseg_ray.tuning.search import LAG
-
-
-def ran(out: Path) -> Counter[str]:
-    """How often each epoch of each trial ran."""
-    return Counter(path.name.rsplit("-", 1)[0] for path in (out / "ran").iterdir())
 
 
 def values_of(ledger: Ledger) -> list[float]:
@@ -127,21 +123,38 @@ def test_a_killed_driver_loses_no_trial_and_runs_none_twice(
 
 
 @pytest.mark.ray
+@pytest.mark.chaos
 @pytest.mark.timeout(300)
-def test_a_trial_is_a_training(
+def test_a_trial_is_a_training_whatever_died_and_whoever_it_turned_to(
     make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch,
     colours: Path,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(sweep_module, "run_trial", colour_trial)
-    rules = {**space.model_dump(mode="json"), "scheduler": {"name": "asha", "grace": 1, "reduction": 2}}
+    rules = {**space.model_dump(mode="json"), "scheduler": {"name": "pbt", "interval": 1, "quantile": 0.5}}
     rules["objectives"] = [{"metric": "miou"}, {"metric": "memory_mb", "mode": "min"}]
-    base = make_base(epochs=2, validate_every=2)
+    dies = {"crash_at": "train_011", "flag": str(tmp_path / "died")}  # the training process of a trial, once
+    base = make_base(model=dies, epochs=2, validate_every=2)
     ledger = tune(base, build(SweepSpace, rules), tmp_path / "sweep", SweepOptions(2, parallel=2))
     job = resolve_run(tmp_path / "sweep" / "trials" / "0000")
     assert job.data.validation_share == 0.2
     assert job.training.validate_every == 1
+    assert (tmp_path / "died").exists()
+    for number in range(2):
+        records = read_metrics(tmp_path / "sweep" / "trials" / f"{number:04d}" / "metrics.jsonl")[0]
+        assert [record["step"] for record in records if "loss" in record] == list(range(1, 9))
     outcomes = [ledger.outcome(trial) for trial in ledger.trials()]
     assert [outcome.state for outcome in outcomes if outcome] == ["complete", "complete"]
+    # of two the worse went on from the other: its run is a training from the beginning that nothing disturbed
+    (turned,) = [number for number in range(2) if ledger.member(number).turns]
+    assert ledger.member(turned).origin == 1 - turned
+    path = tmp_path / "sweep" / "trials" / f"{turned:04d}"
+    records = [record for record in read_metrics(path / "metrics.jsonl")[0] if "loss" in record]
+    assert [epoch for epoch, _ in resolve_run(path).training.schedule.scales] == [1.0]
+    for found, expected in zip(records, curve(make_loop(resolve_run(path))), strict=True):
+        assert found["lr"] == pytest.approx(expected["lr"])
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    with pytest.raises(UserError, match=r"another sweep \(trials differs\)"):
+        tune(base, build(SweepSpace, rules), tmp_path / "sweep", SweepOptions(3, parallel=2, resume=True))
     assert all(outcome.epochs == 2 for outcome in outcomes if outcome)
     assert [len(ledger.curve(number)) for number in range(2)] == [2, 2]
     assert 0 < ledger.trials()[0].values[1] < 10  # megabytes
@@ -152,6 +165,8 @@ def test_a_trial_is_a_training(
     assert names[-1] == "best.yaml"
     assert len(names) > 1
     best = build(RunConfig, read_yaml(tmp_path / "sweep" / "best.yaml"))
+    first = max(ledger.study.best_trials, key=lambda trial: trial.values[0]).number
+    assert best.training.schedule.scales == [tuple(scale) for scale in ledger.member(first).scales]
     assert best.data == base.data.model_copy(update={"sources": best.data.sources})
     assert "<h2>Pareto front</h2>" in (tmp_path / "sweep" / "report.html").read_text()
 

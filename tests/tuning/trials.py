@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,16 @@ def colour_trial(config: dict[str, Any], job: TrialJob) -> None:
     run_trial(config, job)
 
 
+def ran(out: Path) -> Counter[str]:
+    """How often each epoch of each quick trial of a sweep ran."""
+    return Counter(path.name.rsplit("-", 1)[0] for path in (out / "ran").iterdir())
+
+
 def quick_trial(config: dict[str, Any], job: TrialJob) -> None:
     """Epochs of a few milliseconds: the nearer lr is to 0.1, the better. It goes on where it was, as a training does.
 
-    Each epoch that runs leaves a mark, so that one that ran twice would show.
+    Each epoch that runs leaves a mark, so that one that ran twice would show. While the base's `flag` is there none
+    gets beyond its second epoch.
     """
     number, values = config["number"], config["values"]
     run = job.run(number)
@@ -50,6 +57,8 @@ def quick_trial(config: dict[str, Any], job: TrialJob) -> None:
         score = epoch - abs(math.log10(values["training.optimizer.lr"]) + 1)
         if any(record["epoch"] == epoch for record in records):
             continue
+        while epoch > 2 and Path(job.base.model["flag"] or "/none").exists():
+            time.sleep(0.02)
         time.sleep(job.base.model["seconds"])
         (ran / f"{number}-{epoch}-{time.time_ns()}").touch()
         append_metrics(run.metrics_file, {"step": epoch, "epoch": epoch, "loss": 1.0, "seconds": float(epoch)})

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from ovseg_ray.config import Config
 from ovseg_ray.data.squares import SquareConfig
 from ovseg_ray.methods.stego.correspondence import KINDS, CorrespondenceConfig
+from ovseg_ray.methods.stego.crf import CrfConfig
 from ovseg_ray.networks.frozen import BackboneConfig
 
 
@@ -50,6 +51,7 @@ class StegoConfig(Config):
         None, ge=1, description="shorter side that pictures are resized to when labels are asked; null: as they are"
     )
     evaluation_size: int = Field(320, ge=1, description="side of the squares that evaluation scores")
+    crf: CrfConfig = CrfConfig()
     name_width: int | None = Field(None, ge=1, description="width of the text space in which clusters are named")
     name_temperature: float = Field(0.05, gt=0, description="label scores are cosines over this")
     reference: bool = Field(

@@ -6,6 +6,8 @@ normalised symmetrically, Potts compatibility, the unary clipped at a probabilit
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -52,6 +54,16 @@ class DenseCrf:
             ),
         ]
 
+    def weighted(self, smoothness: float, appearance: float) -> DenseCrf:
+        """The same image under other compatibilities: its lattices, which depend on none, are shared."""
+        other = copy(self)
+        weights = {"smoothness_weight": smoothness, "appearance_weight": appearance}
+        other._config = self._config.model_copy(update=weights)
+        other._kernels = [
+            kernel.weighted(weight) for kernel, weight in zip(self._kernels, weights.values(), strict=True)
+        ]
+        return other
+
     def marginals(self, probabilities: np.ndarray) -> np.ndarray:
         """Refine (K, H, W) float32 probabilities; same shape out, summing to 1 at each pixel."""
         unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0)).reshape(len(probabilities), -1).T
@@ -70,6 +82,11 @@ class _Kernel:
         self._lattice = Lattice(features)
         self._weight = np.float32(weight)
         self._norm = 1 / np.sqrt(self._lattice.filter(np.ones((len(features), 1), np.float32)) + np.float32(1e-20))
+
+    def weighted(self, weight: float) -> _Kernel:
+        other = copy(self)
+        other._weight = np.float32(weight)
+        return other
 
     def __call__(self, beliefs: np.ndarray) -> np.ndarray:
         return self._lattice.filter(beliefs * self._norm) * (self._norm * self._weight)

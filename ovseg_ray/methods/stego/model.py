@@ -217,6 +217,15 @@ class Stego(Method):
     def _padded(self, codes: Tensor) -> tuple[int, int]:
         return codes.shape[2] * self.backbone.stride, codes.shape[3] * self.backbone.stride
 
+    def take_clusters(self, centroids: Tensor) -> None:
+        """Take (K, D) centroids, of any number, in place of those of training; clusters must have no names yet."""
+        assert self.cluster_names is None, "names belong to the clusters that they were given to"
+        known = self.cluster_probe.clusters
+        self.cluster_probe.clusters = nn.Parameter(centroids.to(known))
+        extra = max(len(centroids) - self.config.clusters, 0)
+        counts = {"clusters": len(centroids) - extra, "extra_clusters": extra}
+        self.config = self.config.model_copy(update=counts)
+
     # ---- labels, once clusters have names
     @property
     def text_encoder(self) -> TextEncoder | None:

@@ -1,0 +1,186 @@
+"""What matters at inference alone of a model that tells clusters apart, fitted on codes that are computed once.
+
+- The number of clusters: codes do not depend on it, so spherical k-means puts other numbers of centroids on them. What
+  is compared is the mIoU of clusters matched to classes one to one, at the places at which the method makes codes.
+- The weights of the CRF: its lattices follow from the picture alone and are built once. The mean-field iterations must
+  run again for each pair of weights, and they are most of the work: this one is not much cheaper than all of it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.data.squares import SquareConfig, square
+from ovseg_ray.errors import UserError
+from ovseg_ray.evaluation.clusters import ClusterCounts
+from ovseg_ray.evaluation.confusion import IGNORE
+from ovseg_ray.methods.base import Encoding
+from ovseg_ray.methods.stego import Stego
+from ovseg_ray.methods.stego.crf import CrfConfig, DenseCrf
+from ovseg_ray.methods.stego.kmeans import spherical_kmeans
+from ovseg_ray.training.validation import spread
+
+MOST_PLACES = 10_000  # that k-means looks at
+SHARES = (1.0, 1.25, 1.5, 2.0)  # clusters tried, times the classes
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the CRF tried, times those of its configuration
+
+
+@dataclass(frozen=True)
+class CachedCodes:
+    """What the network makes of some images, with their truth.
+
+    Attributes:
+        encodings: of one image each.
+        pictures: (S, S, 3) uint8 squares.
+        truths: (S, S) int64 classes, IGNORE where there is none.
+        places: (h·w, classes) int64 pixels of each class at each place, one table an image.
+    """
+
+    encodings: tuple[Encoding, ...]
+    pictures: tuple[np.ndarray, ...]
+    truths: tuple[np.ndarray, ...]
+    places: tuple[Tensor, ...]
+
+    @property
+    def classes(self) -> int:
+        """Of the data set."""
+        return self.places[0].shape[1]
+
+    def some(self, images: int) -> CachedCodes:
+        """Those images alone, evenly spread."""
+        rows = spread(len(self.encodings), images)
+        parts = (self.encodings, self.pictures, self.truths, self.places)
+        return CachedCodes(*(tuple(part[row] for row in rows) for part in parts))  # type: ignore[arg-type]
+
+    def codes(self) -> Tensor:
+        """(N, D) codes of all places, image by image."""
+        return torch.cat([encoding.tensors["codes"][0].flatten(1).T for encoding in self.encodings])
+
+
+def cache_codes(method: Stego, dataset: DataSet, rows: Sequence[int], squares: SquareConfig) -> CachedCodes:
+    """Run the network once over the squares that evaluation scores.
+
+    Args:
+        method: in eval mode.
+        dataset: with masks.
+        rows: of the data set.
+        squares: their size and resampling.
+
+    Raises:
+        UserError: an unreadable image, no masks, or no labelled pixel.
+    """
+    classes = len(dataset.require_masks())
+    device = next(method.parameters()).device
+    encodings, pictures, truths, places = [], [], [], []
+    for row in rows:
+        sample = dataset.decoded(row)
+        if sample.mask is None:
+            raise UserError(f"image '{sample.image_id}': has no mask; clusters are fitted on images with masks")
+        picture = square(sample.image, squares.size, squares.resampling)
+        target = square(sample.mask, squares.size, "nearest")
+        truth = target.astype(np.int64)
+        truth[target == sample.ignore_index] = IGNORE
+        with torch.inference_mode():
+            found = method.encode(method.preprocess(picture)[None].to(device))
+        encoding = Encoding({"codes": found.tensors["codes"].cpu()}, found.size)
+        encodings.append(encoding)
+        pictures.append(picture)
+        truths.append(truth)
+        places.append(_classes_at_places(truth, encoding, method.backbone.stride, classes))
+    if not sum(int(table.sum()) for table in places):
+        raise UserError(f"{dataset.path} (split {dataset.split}): no labelled pixel in the images to fit on")
+    return CachedCodes(tuple(encodings), tuple(pictures), tuple(truths), tuple(places))
+
+
+def _classes_at_places(truth: np.ndarray, encoding: Encoding, stride: int, classes: int) -> Tensor:
+    shape = encoding.tensors["codes"].shape[2:]
+    rows, columns = (
+        np.minimum(((np.arange(out) + 0.5) * size / out / stride).astype(np.int64), count - 1)
+        for out, size, count in zip(truth.shape, encoding.size, shape, strict=True)
+    )
+    place = rows[:, None] * shape[1] + columns
+    known = (truth >= 0) & (truth < classes)
+    cells = np.bincount(place[known] * classes + truth[known], minlength=shape[0] * shape[1] * classes)
+    return torch.from_numpy(cells).view(-1, classes)
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """Centroids and what they are worth.
+
+    Attributes:
+        vectors: (K, D) float32.
+        learned: whether they are those of training.
+        miou: of clusters matched to classes, at the places of codes.
+    """
+
+    vectors: Tensor
+    learned: bool
+    miou: float
+
+
+def try_clusters(cached: CachedCodes, learned: Tensor, counts: Sequence[int], seed: int = 0) -> list[Centroids]:
+    """The centroids of training, and those of k-means for each number.
+
+    Args:
+        cached: of some images.
+        learned: (K, D) of training.
+        counts: numbers of clusters; fewer than classes cannot be matched and are left out, as are more than places.
+        seed: of k-means and of which places it looks at.
+    """
+    codes = cached.codes()
+    order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:MOST_PLACES]
+    found = [(learned.detach().cpu(), True)] if len(learned) >= cached.classes else []
+    for count in counts:
+        if cached.classes <= count <= len(order):
+            found.append((spherical_kmeans(codes[order], count, seed).centroids, False))
+    return [Centroids(vectors, own, matched_at_places(cached, codes, vectors)) for vectors, own in found]
+
+
+def matched_at_places(cached: CachedCodes, codes: Tensor, centroids: Tensor) -> float:
+    """mIoU of clusters matched to classes one to one, every pixel counted at its place."""
+    directions = torch.nn.functional.normalize(centroids, dim=1)
+    nearest = torch.cat([(part @ directions.T).argmax(1) for part in codes.split(1 << 16)])
+    table = torch.zeros(len(centroids), cached.classes, dtype=torch.int64)
+    table.index_add_(0, nearest, torch.cat(cached.places))
+    return ClusterCounts(cached.classes, len(centroids) - cached.classes, counts=table.numpy()).matched().miou
+
+
+def lattices(cached: CachedCodes, config: CrfConfig) -> list[DenseCrf]:
+    """The CRF of every cached picture."""
+    return [DenseCrf(picture, config) for picture in cached.pictures]
+
+
+def refined_miou(method: Stego, cached: CachedCodes, kernels: Sequence[DenseCrf]) -> float:
+    """mIoU of clusters refined by the CRF and matched to classes, at every pixel of the squares."""
+    device = next(method.parameters()).device
+    counts = ClusterCounts(cached.classes, len(method.cluster_probe.clusters) - cached.classes)
+    for encoding, truth, kernel in zip(cached.encodings, cached.truths, kernels, strict=True):
+        with torch.inference_mode():
+            moved = Encoding({"codes": encoding.tensors["codes"].to(device)}, encoding.size)
+            scores = method.cluster_scores(moved, (truth.shape[0], truth.shape[1]))[0]
+        counts.update(kernel.marginals(scores.exp().cpu().numpy()).argmax(0), truth)
+    return counts.matched().miou
+
+
+def try_crf(method: Stego, cached: CachedCodes, config: CrfConfig) -> list[tuple[CrfConfig, float]]:
+    """Every pair of weights with the mIoU that it leads to, that of `config` first."""
+    kernels = lattices(cached, config)
+    pairs = [
+        (config.smoothness_weight * first, config.appearance_weight * second)
+        for first, second in sorted(product(WEIGHTS, WEIGHTS), key=lambda pair: pair != (1.0, 1.0))
+    ]
+    return [
+        (
+            config.model_copy(update={"smoothness_weight": smooth, "appearance_weight": alike}),
+            refined_miou(method, cached, [kernel.weighted(smooth, alike) for kernel in kernels]),
+        )
+        for smooth, alike in pairs
+    ]
