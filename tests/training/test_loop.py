@@ -90,7 +90,7 @@ def test_any_number_of_processes_gives_the_training_of_one(
     configs = [
         make_config(),
         make_config(accumulate=2, clip_norm=1.0, ema_decay=0.9),
-        make_config(NORMED),  # statistics over the whole batch: across the workers
+        make_config(NORMED, epochs=18),  # statistics over the whole batch: across the workers
         make_config(NORMED, batch_norm_images=2, ema_decay=0.9),  # within a worker
         make_config(NORMED, precision="bf16"),
         make_config(NORMED, accumulate=2),
@@ -106,7 +106,7 @@ def test_any_number_of_processes_gives_the_training_of_one(
             continue
         expected = losses(curve(alone))
         tell_deviation(found["losses"], expected)
-        assert found["losses"] == pytest.approx(expected, abs=1e-5)
+        assert found["losses"] == pytest.approx(expected, rel=1e-4, abs=1e-5)
         torch.testing.assert_close(torch.tensor(found["weights"]), weights(alone), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(torch.tensor(found["state"]), state(alone), rtol=1e-4, atol=1e-5)
 
