@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -170,3 +174,62 @@ def test_a_killed_driver_loses_nothing(folder: Path, tmp_path: Path) -> None:
     embed(open_dataset(folder), out, CONFIG, workers=1)
     assert_whole(out, parts=3)
     assert {name: written(out)[name] for name in first} == first
+
+
+@pytest.mark.chaos
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_killed_actors_and_a_lost_node_lose_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "MOST_PART_IMAGES", 4)
+    out, parts = tmp_path / "store", -(-150 // 4)
+    address = ray.get_runtime_context().gcs_address
+    alive = len(live_nodes())
+    start = ["-m", "ray.scripts.scripts", "start", "--address", address, "--num-cpus", "4", "--block"]
+    node = subprocess.Popen([sys.executable, *start], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while len(live_nodes()) == alive:
+            assert node.poll() is None, "the second node did not start"
+            time.sleep(0.05)
+        job_of_four = functools.partial(embed, open_dataset(folder), out, CONFIG, workers=4)
+        thread = threading.Thread(target=job_of_four, daemon=True)
+        thread.start()
+        wait_for(3, out, thread.is_alive)
+        there, everywhere = actors_below(node.pid), actors_below(os.getpid())
+        here = [process for process in everywhere if process not in there]
+        assert here
+        assert there, "no actor is on the second node"
+        os.kill(here[0], signal.SIGKILL)
+        at_loss = wait_for(12, out, thread.is_alive)
+        for process in below(node.pid):
+            # the raylet says goodbye: without it Ray takes a quarter of a minute to believe that the node is gone
+            process.send_signal(signal.SIGTERM if process.name() == "raylet" else signal.SIGKILL)
+        thread.join(200)
+    finally:
+        node.terminate()
+        node.wait(30)
+    assert not thread.is_alive()
+    assert at_loss < parts  # it was at work when the node went
+    assert_whole(out, parts)
+
+
+def live_nodes() -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+def below(pid: int) -> list[Any]:
+    """Descendants of a process."""
+    import psutil  # comes with Ray
+
+    return list(psutil.Process(pid).children(recursive=True))
+
+
+def actors_below(pid: int) -> list[int]:
+    """Those of them that hold the backbone; whatever ends meanwhile has none."""
+    found = []
+    for process in below(pid):
+        with contextlib.suppress(Exception):
+            if "MapWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
