@@ -65,6 +65,19 @@ def test_scores_far_apart_do_not_overflow() -> None:
     features, norms = grid()
     found = streaming.segment(features, norms, torch.randn(5, 6) * 1e4, torch.zeros(5), None, (32, 48), (32, 48))
     assert found.confidence.isfinite().all()
+    assert found.confidence.max() <= 1
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_confidence_is_exact_where_one_label_is_far_below(repeats: int) -> None:
+    # the labels that compete differ by little; what they are compared with must not be the far one
+    features, norms = grid()
+    weight, bias = torch.randn(4, 6) * 0.01, torch.tensor([-3e4, 0.0, 0.1, 0.2])
+    weight, bias = weight.repeat(repeats, 1), bias.repeat(repeats)
+    found = streaming.segment(features, norms, weight, bias, None, (32, 48), (32, 48))
+    scores = upsample_scores(dense(features, norms, weight, bias, None), (32, 48), (32, 48), (32, 48))
+    torch.testing.assert_close(found.confidence, scores.softmax(1).amax(1), atol=1e-5, rtol=1e-5)
+    assert found.confidence.max() <= 1
 
 
 def test_memory_does_not_grow_with_labels() -> None:

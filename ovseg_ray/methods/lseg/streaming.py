@@ -163,9 +163,12 @@ def _segment_strip(strip: Strip, chunks: Sequence[_Chunk]) -> tuple[Tensor, Tens
         label = torch.zeros_like(top, dtype=torch.int64)
         label[wins] = chunk.indices[_first_zero(scores[wins].sub_(top[wins].unsqueeze(-1)))]
         # log_softmax reads and writes once, where subtraction, exponential and sum are a pass over memory each
-        weighted = scores if chunk.log_counts is None else scores.add_(chunk.log_counts)
-        log_total = weighted[..., 0] - weighted.log_softmax(-1)[..., 0]
-        running.add(label, top, (log_total - top).exp_())
+        if chunk.log_counts is None:
+            total = scores.log_softmax(-1).amax(-1).neg_().exp_()
+        else:
+            weighted = scores.add_(chunk.log_counts)
+            total = (weighted.amax(-1) - top - weighted.log_softmax(-1).amax(-1)).exp_()
+        running.add(label, top, total)
     return running.result()
 
 
