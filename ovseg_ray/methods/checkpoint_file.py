@@ -19,16 +19,6 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from ovseg_ray.errors import UserError
 
 PREFIX = "net."  # of the network within the Lightning module
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    OSError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-)
 SETTINGS = "hyper_parameters"  # where Lightning keeps the arguments of the training
 
 
@@ -96,7 +86,7 @@ def _pickled(path: Path) -> dict[str, Any]:
         foreign = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
         with safe_globals([(_stand_in(name), name) for name in foreign]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except _UNREADABLE as error:
+    except Exception as error:  # reading rubbish fails in any way at all: IndexError, UnicodeDecodeError, KeyError
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds something other than tensors"  # torch's text advises to load it unsafely

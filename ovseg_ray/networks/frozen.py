@@ -177,13 +177,13 @@ def read_dino(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: no such file, or not one of tensors alone.
     """
-    import pickle
-
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        problem = str(error).splitlines()[0][:120]
+    except Exception as error:  # reading rubbish fails in any way at all: IndexError, UnicodeDecodeError, KeyError
+        problem = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as weights ({problem}); give DINO's .pth or safetensors") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no weights by name; give DINO's .pth or safetensors")
     state = content.get("teacher", content)
     return {k.removeprefix("module.").removeprefix("backbone."): v for k, v in state.items() if isinstance(v, Tensor)}
 

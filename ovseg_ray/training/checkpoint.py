@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -59,10 +58,13 @@ def load_checkpoint(loop: Loop, directory: Path) -> None:
         UserError: it is damaged.
     """
     try:
-        state = torch.load(directory / STATE_FILE, map_location=loop.worker.device, weights_only=True)
         model = load_file(directory / MODEL_FILE)
         average = load_file(directory / EMA_FILE) if loop.ema else {}
-    except (OSError, SafetensorError, RuntimeError, EOFError, UnpicklingError) as error:
+    except (OSError, SafetensorError) as error:
+        raise _damaged(directory, error) from error
+    try:
+        state = torch.load(directory / STATE_FILE, map_location="cpu", weights_only=True)
+    except Exception as error:  # reading rubbish fails in any way at all: IndexError, UnicodeDecodeError, KeyError
         raise _damaged(directory, error) from error
     loop.method.load_state_dict(model)
     loop.optimizer.load_state_dict(state["optimizer"])
@@ -107,5 +109,5 @@ def _portable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _damaged(directory: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120]
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
     return UserError(f"{directory}: damaged checkpoint ({reason}); choose another --out and train anew")

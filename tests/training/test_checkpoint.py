@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,17 @@ def test_damage_is_named(trained: Loop, tmp_path: Path, name: str, damage: str) 
     with pytest.raises(UserError, match="damaged checkpoint") as caught:
         load_checkpoint(make_loop(trained.config), tmp_path / "c")
     assert "\n" not in str(caught.value)
+
+
+def test_any_rubbish_is_damage(trained: Loop, tmp_path: Path) -> None:
+    # the unpickler fails on it in a dozen ways; both are what a legacy file may start with
+    save_checkpoint(trained, tmp_path / "c")
+    loop = make_loop(trained.config)
+    for seed in range(200):
+        rubbish = random.Random(seed).randbytes(1000)
+        (tmp_path / "c" / STATE_FILE).write_bytes(rubbish if seed % 2 else b"\x80\x02" + rubbish)
+        with pytest.raises(UserError, match="damaged checkpoint"):
+            load_checkpoint(loop, tmp_path / "c")
 
 
 def test_a_failed_write_leaves_nothing(trained: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
