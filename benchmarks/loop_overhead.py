@@ -66,7 +66,7 @@ def bare_steps(
     """One optimiser step of a plain loop at each `next`."""
     training = config.training
     if training.channels_last:
-        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch declares no such overload
     dataset = _Bare(examples, count)
     sampler: DistributedSampler[object] = DistributedSampler(dataset, workers, rank, drop_last=True)
     loader = DataLoader(

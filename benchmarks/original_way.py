@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ovseg_ray.evaluation.inference import SingleScale
 from ovseg_ray.evaluation.multi_scale import MultiScale, MultiScaleConfig
@@ -55,7 +56,7 @@ def main() -> None:
     torch.manual_seed(0)
     config = {"encoder": {"name": "vit", "vit": {"architecture": given.encoder}}, "joint_width": 512}
     method = LSeg(LSegConfig.model_validate(config)).eval()
-    tower: nn.Module = open_clip.create_model("ViT-B-32-quickgelu").eval()
+    tower: Any = open_clip.create_model("ViT-B-32-quickgelu").eval()
     tokens = open_clip.get_tokenizer("ViT-B-32-quickgelu")([f"label number {i}" for i in range(given.labels)])
     picture = (torch.rand(given.size, given.size, 3, generator=torch.Generator().manual_seed(0)) * 255).byte().numpy()
     shape = (given.size, given.size)
@@ -64,12 +65,12 @@ def main() -> None:
         image = method.preprocess(picture).unsqueeze(0)
         total = torch.zeros(())
         for mirrored in (False, True):
-            text = tower.encode_text(tokens)  # type: ignore[operator]
+            text = tower.encode_text(tokens)
             scores = original_scores(method, image.flip(-1) if mirrored else image, text)
             total = total + (scores.flip(-1) if mirrored else scores)
         return total.argmax(1)
 
-    text = F.normalize(tower.encode_text(tokens), dim=1)  # type: ignore[operator]
+    text = F.normalize(tower.encode_text(tokens), dim=1)
     looks = MultiScale(MultiScaleConfig(scales=(1.0,), base_size=given.size, crop=given.size))
 
     def ours() -> Tensor:

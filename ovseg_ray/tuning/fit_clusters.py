@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from ovseg_ray.methods.stego.crf import CrfConfig, DenseCrf
 from ovseg_ray.methods.stego.kmeans import spherical_kmeans
 from ovseg_ray.training.validation import spread
 
+_Part = TypeVar("_Part")
 MOST_PLACES = 10_000  # that k-means looks at
 SHARES = (1.0, 1.25, 1.5, 2.0)  # clusters tried, times the classes
 WEIGHTS = (0.0, 0.5, 1.0, 2.0)  # of the CRF tried, times those of its configuration
@@ -56,8 +58,11 @@ class CachedCodes:
     def some(self, images: int) -> CachedCodes:
         """Those images alone, evenly spread."""
         rows = spread(len(self.encodings), images)
-        parts = (self.encodings, self.pictures, self.truths, self.places)
-        return CachedCodes(*(tuple(part[row] for row in rows) for part in parts))  # type: ignore[arg-type]
+
+        def chosen(part: tuple[_Part, ...]) -> tuple[_Part, ...]:
+            return tuple(part[row] for row in rows)
+
+        return CachedCodes(chosen(self.encodings), chosen(self.pictures), chosen(self.truths), chosen(self.places))
 
     def codes(self) -> Tensor:
         """(N, D) codes of all places, image by image."""

@@ -80,6 +80,16 @@ def test_confidence_is_exact_where_one_label_is_far_below(repeats: int) -> None:
     assert found.confidence.max() <= 1
 
 
+def test_what_is_not_a_number_has_no_confidence() -> None:
+    features, norms = grid()
+    features[1] = torch.nan
+    found = streaming.segment(features, norms, torch.randn(5, 6), torch.zeros(5), None, (32, 48), (32, 48))
+    assert found.confidence[1].isnan().all()
+    assert not found.confidence[0].isnan().any()
+    assert found.label_map.min() >= 0
+    assert found.label_map.max() < 5
+
+
 def test_memory_does_not_grow_with_labels() -> None:
     # 4 000 labels at 256 x 256 are 1 GB of scores; peak memory is measured in a process of its own
     code = """

@@ -175,10 +175,11 @@ def _segment_strip(strip: Strip, chunks: Sequence[_Chunk]) -> tuple[Tensor, Tens
 def _first_zero(below: Tensor) -> Tensor:
     """Lowest index on the last axis where `below`, which is 0 or less, is 0.
 
-    A fifth of the time of `Tensor.max`, which tracks indices slowly.
+    A fifth of the time of `Tensor.max`, which tracks indices slowly. Where nothing is a number the index is 0: one out
+    of range would end a GPU's process for good, and the confidence says that there is no answer.
     """
     positions = torch.arange(below.shape[-1], dtype=below.dtype, device=below.device)
-    return torch.add(positions, below, alpha=-_FAR).amin(-1).long()
+    return torch.add(positions, below, alpha=-_FAR).amin(-1).long().clamp_min_(0)
 
 
 def dense_rows(
