@@ -45,7 +45,7 @@ def wait(what: str, done: Any) -> None:
         time.sleep(0.3)
 
 
-def come_and_go(cluster: Cluster, run: Path, flags: Path, trouble: list[str]) -> None:
+def come_and_go(cluster: Cluster, run: Path, flags: Path, hurry: Path, trouble: list[str]) -> None:
     try:
         wait("a start with one worker", lambda: steps(run) >= 3 and world_sizes(flags)[-1:] == [1])
         node = cluster.add_node(num_cpus=1)
@@ -54,9 +54,10 @@ def come_and_go(cluster: Cluster, run: Path, flags: Path, trouble: list[str]) ->
         wait("steps with two", lambda: steps(run) >= at + 3)
         why = ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
         drain = ["drain-node", "--address", cluster.address, "--node-id", node.node_id, *why]
-        drain += ["--deadline-remaining-seconds", "15"]
+        drain += ["--deadline-remaining-seconds", "10"]
         subprocess.run([sys.executable, "-m", "ray.scripts.scripts", *drain], check=True, capture_output=True)
         wait("one worker again", lambda: world_sizes(flags)[-1] == 1)
+        hurry.touch()  # nothing is left to wait for but the end
         cluster.remove_node(node)
     except Exception as error:
         trouble.append(repr(error))
@@ -69,7 +70,7 @@ def run_training(config: str, out: Path, trouble: list[str]) -> None:
         trouble.append(repr(error))
 
 
-def main(config: str, out: str, flags: str) -> None:
+def main(config: str, out: str, flags: str, hurry: str) -> None:
     sys.modules["ovseg_ray.training.train"].RESIZE_INTERVAL_S = 2.0  # type: ignore[attr-defined]
     registry._METHODS["colour"] = "colour_training:ColourTraining"
     head = {"num_cpus": 0, "include_dashboard": True, "dashboard_port": free_port()}  # others may have Ray's usual one
@@ -80,7 +81,7 @@ def main(config: str, out: str, flags: str) -> None:
     # nodes are added by the main thread, which alone may handle signals
     thread = threading.Thread(target=run_training, args=(config, Path(out), trouble))
     thread.start()
-    come_and_go(cluster, Path(out), Path(flags), trouble)
+    come_and_go(cluster, Path(out), Path(flags), Path(hurry), trouble)
     thread.join()
     ray.shutdown()
     cluster.shutdown()

@@ -17,11 +17,12 @@ from ovseg_ray.training.metrics import read_metrics
 @pytest.mark.chaos
 @pytest.mark.timeout(400)
 def test_a_node_joins_and_is_drained(make_config: MakeConfig, tmp_path: Path) -> None:
-    starts = tmp_path / "starts"
+    starts, hurry = tmp_path / "starts", tmp_path / "hurry"
     starts.mkdir()
     config = make_config({"norm": True}, epochs=110, checkpoint_every=1, ema_decay=0.9, validate_every=0, log_every=1)
-    slow = config.model_copy(update={"model": {**config.model, "starts": str(starts), "seconds": 0.04}})
-    words = [json.dumps(slow.model_dump(mode="json")), str(tmp_path / "run"), str(starts)]
+    pace = {"starts": str(starts), "hurry": str(hurry), "seconds": 0.04}
+    slow = config.model_copy(update={"model": {**config.model, **pace}})
+    words = [json.dumps(slow.model_dump(mode="json")), str(tmp_path / "run"), str(starts), str(hurry)]
     script = Path(__file__).with_name("elastic_run.py")
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, timeout=380)
     assert done.returncode == 0, done.stderr[-2000:]
