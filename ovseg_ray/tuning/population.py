@@ -113,7 +113,7 @@ class PopulationSearch(StudySearch):
         """Called by Ray Tune."""
         if len(self._running) >= self._places():
             return None
-        if not self._waiting and not self._running:
+        if not self._ready() and not self._running and not self._later:
             self._waiting = self._due()
             if not self._waiting:
                 return Searcher.FINISHED

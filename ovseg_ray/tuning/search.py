@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ from ovseg_ray.tuning.ledger import Ledger, Outcome
 from ovseg_ray.tuning.space import Value
 
 DIED = "its process died; Ray's session directory has the log"
+# Seconds before a trial whose process died is started again. Ray goes on placing processes on a node that is gone until
+# it knows; Ray Tune itself starts a trial again at once, and its tries are used up by then.
+AGAIN_S = (1.0, 10.0, 30.0)
 LAG = 2  # times the trials that run at once: fewer would leave places empty behind a slow trial
 
 
@@ -45,19 +49,29 @@ class StudySearch(Searcher):
         self._ledger, self._trials, self._places, self._run, self._ended = ledger, trials, places, run, ended
         self._waiting = ledger.unfinished()
         self._running: dict[str, int] = {}
+        self._deaths: Counter[int] = Counter()
+        self._later: dict[int, float] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """Called by Ray Tune: a configuration, "not now" (None), or the end."""
         if len(self._running) >= self._places():
             return None
-        if self._waiting:
+        if self._ready():
             number = self._waiting.pop(0)
             return self._start(trial_id, number, self._ledger.values(number))
         if len(self._ledger.trials()) >= self._trials:
-            return Searcher.FINISHED
+            return None if self._later else Searcher.FINISHED
         self._ledger.lag = LAG * self._places.wanted
         asked = self._ledger.ask()
         return None if asked is None else self._start(trial_id, *asked)
+
+    def _ready(self) -> list[int]:
+        """Trials to start again, or left by an earlier start of the sweep."""
+        due = [number for number, when in self._later.items() if time.monotonic() >= when]
+        for number in due:
+            del self._later[number]
+        self._waiting = sorted([*due, *self._waiting])
+        return self._waiting
 
     def _start(self, trial_id: str, number: int, values: Mapping[str, Value]) -> dict[str, Any]:
         self._running[trial_id] = number
@@ -72,6 +86,10 @@ class StudySearch(Searcher):
         """Called by Ray Tune."""
         number = self._running.pop(trial_id, None)
         if number is None:
+            return
+        if error and self._deaths[number] < len(AGAIN_S):
+            self._later[number] = time.monotonic() + AGAIN_S[self._deaths[number]]
+            self._deaths[number] += 1
             return
         logged = [record for record in read_metrics(self._run(number).metrics_file)[0] if "loss" in record]
         spent = {"seconds": logged[-1]["seconds"], "epochs": logged[-1]["epoch"]} if logged else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -33,7 +34,6 @@ from ovseg_ray.tuning.search import Places, StudySearch
 from ovseg_ray.tuning.space import SCALES, Asha, Pbt, SweepSpace
 from ovseg_ray.tuning.trial import TrialJob, run_trial, trial_config
 
-MAX_FAILURES = 2  # deaths of a trial's process (a node that goes) after which it is not started again
 # Of the process that watches a trial; its workers take what they need themselves. Ray Tune wants it to take something,
 # and a sliver of a CPU would keep a validation, which wants a whole one, from the last that is free.
 WATCHER = {"memory": 2**20}
@@ -220,6 +220,8 @@ def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[
 
     from ovseg_ray.tuning.asha import StudyAsha
 
+    # it counts trials that were started again as failed; the study knows better
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     scratch = job.path / "ray"  # Ray Tune's own files, which nothing reads
     shutil.rmtree(scratch, ignore_errors=True)
     rule = job.space.scheduler
@@ -238,7 +240,6 @@ def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[
                 storage_path=str(job.path),
                 verbose=0,
                 callbacks=[table.callback()],
-                failure_config=ray_tune.FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
         tuner.fit()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ray.tune.search import Searcher
 
+import ovseg_ray.tuning.search as search_module
 from ovseg_ray.run_directory import RunDirectory
 from ovseg_ray.training.metrics import append_metrics
 from ovseg_ray.tuning.ledger import Ledger, open_study
@@ -30,7 +31,10 @@ def search_of(ledger: Ledger, path: Path, *, trials: int = 4, places: int = 2) -
     return StudySearch(ledger, trials, Places(places, lambda: 8), run, ended.append), ended
 
 
-def test_trials_are_handed_out_as_places_come_free(ledger: Ledger, tmp_path: Path) -> None:
+def test_trials_are_handed_out_as_places_come_free(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "AGAIN_S", ())
     search, ended = search_of(ledger, tmp_path)
     assert search.suggest("a") == {"number": 0, "values": {"training.optimizer.lr": 0.03}}
     assert search.suggest("b")["number"] == 1
@@ -51,6 +55,27 @@ def test_trials_are_handed_out_as_places_come_free(ledger: Ledger, tmp_path: Pat
     ]  # fmt: skip
     assert (outcomes[1].epochs, outcomes[1].seconds) == (1.5, 7.0)  # type: ignore[union-attr]
     assert ledger.curve(1) == [(1.0, 0.25)]
+
+
+def test_a_trial_whose_process_died_is_started_again_after_a_while(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "AGAIN_S", (0.1, 0.1))
+    search, ended = search_of(ledger, tmp_path, trials=2)
+    given = [search.suggest(name) for name in "ab"]
+    search.on_trial_complete("b", {"final": True, "values": [0.5]})
+    for name in "ac":
+        search.on_trial_complete(name, None, error=True)
+        assert search.suggest("x") is None  # not at once, and not the end
+        time.sleep(0.11)
+        assert search.suggest("c" if name == "a" else "d") == given[0]
+    assert ended == [1]
+    search.on_trial_complete("d", None, error=True)
+    assert ended == [1, 0]
+    assert search.suggest("e") == Searcher.FINISHED
+    outcome = ledger.outcome(ledger.trials()[0])
+    assert outcome is not None
+    assert (outcome.state, outcome.reason) == ("failed", DIED)
 
 
 def test_what_another_start_left_comes_first(ledger: Ledger, tmp_path: Path) -> None:
