@@ -11,18 +11,20 @@ batch, folded projections, argmax in chunks. Random weights, float32 throughout;
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from typing import Any
 
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ovseg_ray.evaluation.inference import SingleScale
 from ovseg_ray.evaluation.multi_scale import MultiScale, MultiScaleConfig
 from ovseg_ray.methods.lseg import LSeg, LSegConfig
 from ovseg_ray.networks.fusion import upsample2
+from ovseg_ray.networks.token_linear import TokenLinear
 
 
 def original_scores(method: LSeg, image: Tensor, text: Tensor) -> Tensor:
@@ -60,13 +62,17 @@ def main() -> None:
     tokens = open_clip.get_tokenizer("ViT-B-32-quickgelu")([f"label number {i}" for i in range(given.labels)])
     picture = (torch.rand(given.size, given.size, 3, generator=torch.Generator().manual_seed(0)) * 255).byte().numpy()
     shape = (given.size, given.size)
+    plain = copy.deepcopy(method)  # the original runs PyTorch's linear layers
+    for module in plain.modules():
+        if isinstance(module, TokenLinear):
+            module.__class__ = nn.Linear
 
     def original() -> Tensor:
         image = method.preprocess(picture).unsqueeze(0)
         total = torch.zeros(())
         for mirrored in (False, True):
             text = tower.encode_text(tokens)
-            scores = original_scores(method, image.flip(-1) if mirrored else image, text)
+            scores = original_scores(plain, image.flip(-1) if mirrored else image, text)
             total = total + (scores.flip(-1) if mirrored else scores)
         return total.argmax(1)
 

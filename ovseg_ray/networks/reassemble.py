@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ovseg_ray.networks.config import Readout
 from ovseg_ray.networks.readout import readout_add, readout_ignore, readout_project
+from ovseg_ray.networks.token_linear import TokenLinear
 
 
 class Reassemble(nn.Module):
@@ -23,7 +24,7 @@ class Reassemble(nn.Module):
             readout: what becomes of the class token.
         """
         super().__init__()
-        self.readout = nn.Linear(2 * width, width) if readout == "project" else None
+        self.readout = TokenLinear(2 * width, width) if readout == "project" else None
         self._add = readout == "add"
         self.project = nn.Conv2d(width, channels, 1)
         self.resample: nn.Module = nn.Identity()

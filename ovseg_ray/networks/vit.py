@@ -16,6 +16,7 @@ from ovseg_ray.networks.image_encoder import read_weights, take_strictly
 from ovseg_ray.networks.published import timm_file
 from ovseg_ray.networks.reassemble import resize_positions
 from ovseg_ray.networks.token_encoder import TokenEncoder, TokenMaps
+from ovseg_ray.networks.token_linear import use_token_linears
 
 ARCHITECTURE = "vit_large_patch16_384"  # of the paper's largest network
 Triple = tuple[float, float, float]
@@ -40,6 +41,7 @@ class ViTEncoder(TokenEncoder):
         self._architecture = architecture
         self.mean, self.std = normalisation(config, weights)
         vit.prune_intermediate_layers(list(self.maps.taps), prune_norm=True, prune_head=True)
+        use_token_linears(vit)
         self.vit = vit
 
     def embed(self, images: Tensor) -> Tensor:
