@@ -10,7 +10,7 @@ from test_stego import make_store, make_table
 from ovseg_ray.methods.stego import StegoConfig
 from ovseg_ray.methods.stego.correspondence import CorrespondenceConfig, correlation, normalised
 from ovseg_ray.methods.stego.kmeans import spherical_kmeans
-from ovseg_ray.methods.stego.shifts import otsu, spread_maps, suggest_shift
+from ovseg_ray.methods.stego.shifts import otsu, spread_maps, suggest_shifts
 from ovseg_ray.training.config import resolve_config
 
 CLASSES = 4
@@ -30,7 +30,7 @@ def pictures(images: int = 32, level: float = 0.0, noise: float = 0.4) -> tuple[
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_a_shift_parts_pairs_of_one_class_from_others(level: float) -> None:
     features, labels = pictures(64, level, noise=0.2)
-    shift = suggest_shift(features.split(20), CorrespondenceConfig(pointwise=False))
+    shift = suggest_shifts(features.split(20), CorrespondenceConfig(pointwise=False))["self_pairs"]
     for other in (0, 1):  # within images, and between them
         unit = normalised(features)
         same = labels[:, :, :, None, None] == labels.roll(other, 0)[:, None, None]
@@ -39,13 +39,20 @@ def test_a_shift_parts_pairs_of_one_class_from_others(level: float) -> None:
 
 def test_it_follows_the_scale_of_features() -> None:
     config = CorrespondenceConfig(pointwise=False)
-    low, high = (suggest_shift([pictures(level=level)[0]], config) for level in (0.0, 1.0))
-    assert high > low + 0.1
+    low, high = (suggest_shifts([pictures(level=level)[0]], config) for level in (0.0, 1.0))
+    assert high["self_pairs"] > low["self_pairs"] + 0.1
+
+
+def test_random_pairs_must_be_more_alike_than_neighbours() -> None:
+    shifts = suggest_shifts([pictures()[0]], CorrespondenceConfig())
+    assert shifts["neighbours"] == shifts["self_pairs"] < 1
+    assert shifts["random"] == pytest.approx((shifts["self_pairs"] + 1) / 2, abs=1e-3)
 
 
 def test_the_same_every_time() -> None:
     features = pictures()[0]
-    assert len({suggest_shift([features], CorrespondenceConfig()) for _ in range(2)}) == 1
+    first, second = (suggest_shifts([features], CorrespondenceConfig()) for _ in range(2))
+    assert first == second
 
 
 def test_the_threshold_lies_between_two_peaks() -> None:
@@ -59,16 +66,16 @@ def test_null_shifts_are_told_from_the_store(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
     table = make_table(tmp_path / "near.parquet", store.info.features)
     model = {"features": str(store.path), "neighbours": str(table), "width": 6}
-    given = {"random": {"weight": 0.5, "shift": 0.25}}
+    given = {"neighbours": {"weight": 0.5, "shift": 0.25}}
     config = resolve_config("stego", None, {"model": {**model, "correspondence": given}})
     pairs = config.model["correspondence"]
-    expected = suggest_shift(spread_maps(store), CorrespondenceConfig())
-    assert (pairs["random"]["shift"], pairs["random"]["weight"]) == (0.25, 0.5)
-    assert pairs["self_pairs"]["shift"] == expected
-    assert pairs["neighbours"]["shift"] == expected
+    expected = suggest_shifts(spread_maps(store), CorrespondenceConfig())
+    assert (pairs["neighbours"]["shift"], pairs["neighbours"]["weight"]) == (0.25, 0.5)
+    assert pairs["self_pairs"]["shift"] == expected["self_pairs"]
+    assert pairs["random"]["shift"] == expected["random"]
     # once resolved, the store may be gone
     again = StegoConfig.model_validate(config.model | {"features": "/nowhere"})
-    assert again.correspondence.self_pairs.shift == expected
+    assert again.correspondence.self_pairs.shift == expected["self_pairs"]
 
 
 def test_published_shifts_need_no_store() -> None:

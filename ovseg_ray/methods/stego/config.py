@@ -91,11 +91,11 @@ def _open_shifts(values: dict[str, Any]) -> list[str]:
 
 def _with_shifts(values: dict[str, Any]) -> dict[str, Any]:
     from ovseg_ray.feature_store.store import FeatureStore
-    from ovseg_ray.methods.stego.shifts import spread_maps, suggest_shift
+    from ovseg_ray.methods.stego.shifts import spread_maps, suggest_shifts
 
     config = CorrespondenceConfig.model_validate(values["correspondence"])
-    shift = suggest_shift(spread_maps(FeatureStore.open(values["features"])), config)
+    shifts = suggest_shifts(spread_maps(FeatureStore.open(values["features"])), config)
     told = config.model_dump()
     for kind in _open_shifts(values):
-        told[kind]["shift"] = shift
+        told[kind]["shift"] = shifts[kind]
     return told

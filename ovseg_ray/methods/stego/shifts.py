@@ -2,7 +2,9 @@
 
 A shift is a threshold on feature cosines, whose scale differs between backbones and data sets. Within an image pairs of
 points show one thing or two, and their cosines have two peaks; what parts these best (Otsu 1979: the threshold of the
-greatest variance between both sides) is where "alike" begins, for neighbours and random images too.
+greatest variance between both sides) is where "alike" begins, within an image and between neighbours. Random images
+have to be more alike than that before they are pulled together: halfway from there to the same. With one threshold for
+all, small things, of which a random pair hardly ever shows two, are pulled into what surrounds them.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ BINS = 256
 IMAGES, BATCH = 256, 32
 
 
-def suggest_shift(batches: Iterable[Tensor], config: CorrespondenceConfig) -> float:
-    """The shift that parts alike from unlike, told from pairs of points within images.
+def suggest_shifts(batches: Iterable[Tensor], config: CorrespondenceConfig) -> dict[str, float]:
+    """Where to begin on these features, told from pairs of points within images.
 
     Args:
         batches: (B, C, h, w) features of images; a few hundred images do.
         config: whether cosines are centred.
 
     Returns:
-        In -1..1, rounded to three places.
+        Of every kind of pairs, in -1..1, rounded to three places.
     """
     counts = torch.zeros(BINS)
     generator = torch.Generator().manual_seed(0)
@@ -37,7 +39,8 @@ def suggest_shift(batches: Iterable[Tensor], config: CorrespondenceConfig) -> fl
         own, other = (normalised(sample(features, torch.rand(shape, generator=generator) * 2 - 1)) for _ in range(2))
         cosines = correlation(own, other)
         counts += torch.histc(centred(cosines) if config.pointwise else cosines, BINS, -1, 1)
-    return round(otsu(counts), 3)
+    alike = round(otsu(counts), 3)
+    return {"self_pairs": alike, "neighbours": alike, "random": round((alike + 1) / 2, 3)}
 
 
 def otsu(counts: Tensor) -> float:
@@ -55,7 +58,7 @@ def otsu(counts: Tensor) -> float:
 
 
 def spread_maps(store: FeatureStore) -> Iterator[Tensor]:
-    """Batches for `suggest_shift`: images spread over a store.
+    """Batches for `suggest_shifts`: images spread over a store.
 
     Raises:
         UserError: no dense maps.
