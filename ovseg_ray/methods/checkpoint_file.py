@@ -87,7 +87,8 @@ def _pickled(path: Path) -> dict[str, Any]:
         with safe_globals([(_stand_in(name), name) for name in foreign]):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # reading rubbish fails in any way at all: IndexError, UnicodeDecodeError, KeyError
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        told = isinstance(error, (OSError, RuntimeError))
+        reason = " ".join(str(error).split())[:120] if told else "damaged, or not written by torch.save"
         if isinstance(error, pickle.UnpicklingError):
             reason = "it holds something other than tensors"  # torch's text advises to load it unsafely
         raise UserError(f"{path}: is not a checkpoint that can be read as weights ({reason}); get it again") from error

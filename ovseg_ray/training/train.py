@@ -64,11 +64,12 @@ def train(
     """
     method = get_method(config.method)
     method.check_training(config.training)
-    build(method.config_class, config.model, "model")
+    model = build(method.config_class, config.model, "model")
     config, out = with_absolute_paths(config), Path(out).absolute()
     values = config.model_dump(mode="json")
     if RunDirectory(out).finished:
         return RunDirectory.create(out, values, resume=resume)
+    method.transform(model)  # what it reads beside the data sets must be there
     sources = open_sources(config.data, masks=method.segments)
     least, most = (workers, workers) if isinstance(workers, int) else workers
     plan = _check_plans(config, len(sources), range(least, most + 1))

@@ -24,6 +24,7 @@ from ovseg_ray.methods import get_method
 from ovseg_ray.methods.base import Batch, Encoding, Method
 from ovseg_ray.methods.stego import Stego, StegoConfig
 from ovseg_ray.methods.stego.transform import StegoTransform, open_store, open_table
+from ovseg_ray.training import train
 from ovseg_ray.training.config import resolve_config
 
 ROWS, CLASSES, SIDE = 6, 3, 32
@@ -185,16 +186,17 @@ def test_dropout_comes_with_the_image(store: FeatureStore, config: StegoConfig) 
     assert "kept" not in without
 
 
-def test_a_stale_table_stops_training(store: FeatureStore, config: StegoConfig, tmp_path: Path) -> None:
+def test_a_stale_table_stops_training(config: StegoConfig, tmp_path: Path) -> None:
     stale = make_table(tmp_path / "stale.parquet", "0123456789abcdef")
-    transform = StegoTransform(config.model_copy(update={"neighbours": str(stale)}))
     with pytest.raises(UserError, match="other features"):
-        transform(open_dataset(store.path).decoded(0), 0, np.random.default_rng(0))
+        StegoTransform(config.model_copy(update={"neighbours": str(stale)}))
 
 
-def test_without_a_store_the_way_out_is_named(config: StegoConfig, store: FeatureStore) -> None:
-    with pytest.raises(UserError, match="ovseg-ray embed"):
-        StegoTransform(StegoConfig())(open_dataset(store.path).decoded(0), 0, np.random.default_rng(0))
+def test_without_a_store_the_way_out_is_named(store: FeatureStore, tmp_path: Path) -> None:
+    data = {"sources": [{"path": str(store.path)}]}
+    with pytest.raises(UserError, match="ovseg-ray embed"):  # and no worker is started for it
+        train(resolve_config("stego", None, {"data": data}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="no feature store"):
         resolve_config("stego", None, {"model": {"features": "/nowhere"}})
 

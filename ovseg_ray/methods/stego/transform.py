@@ -33,9 +33,22 @@ def open_table(path: str, features: str) -> NeighbourTable:
 
 @dataclass(frozen=True)
 class StegoTransform:
-    """Reads the store; the image itself takes no part."""
+    """Reads the store; the image itself takes no part.
+
+    Raises:
+        UserError: no store, or a neighbour table of other features.
+    """
 
     config: StegoConfig
+
+    def __post_init__(self) -> None:
+        if self.config.features is None:
+            raise UserError(
+                "model.features: 'train stego' reads a feature store; make one with 'ovseg-ray embed DATA OUT'"
+            )
+        store = open_store(self.config.features)
+        if self.config.neighbours is not None:
+            open_table(self.config.neighbours, store.info.features)
 
     def __call__(self, sample: DecodedSample, label_set: int, rng: np.random.Generator) -> dict[str, Any]:
         """
@@ -50,12 +63,9 @@ class StegoTransform:
             random number; with dropout "kept", "neighbour_kept" (3, C) bool.
 
         Raises:
-            UserError: no store, or an image that is not in it or not in the table.
+            UserError: an image that is not in the store or not in the table.
         """
-        if self.config.features is None:
-            raise UserError(
-                "model.features: 'train stego' reads a feature store; make one with 'ovseg-ray embed DATA OUT'"
-            )
+        assert self.config.features is not None
         store = open_store(self.config.features)
         row = self._row(store, sample.image_id)
         features = torch.from_numpy(store.features(row))
