@@ -102,10 +102,10 @@ class Engine:
         # PyTorch, they would be more than processors, and OpenMP would put them to sleep at every barrier: a forward
         # pass then takes half as long again.
         processors = torch.get_num_threads()
-        self._model_thread = ThreadPoolExecutor(1, "model", torch.set_num_threads, (processors,))
+        self._model_thread = ThreadPoolExecutor(1, "model", _compute_with, (processors,))
         self._model_thread.submit(int).result()  # the number set last is that of threads to come
-        self._helpers = ThreadPoolExecutor(HELPERS, "helper", torch.set_num_threads, (1,))
-        self._loader = ThreadPoolExecutor(1, "loader", torch.set_num_threads, (1,))
+        self._helpers = ThreadPoolExecutor(HELPERS, "helper", _compute_with, (1,))
+        self._loader = ThreadPoolExecutor(1, "loader", _compute_with, (1,))
 
     # ---- models
     def load(self, config: ServingConfig) -> None:
@@ -381,6 +381,14 @@ class Engine:
 
     async def _help(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._helpers, function)
+
+
+def _compute_with(threads: int) -> None:
+    """Let PyTorch's work in this thread be done by so many."""
+    torch.set_num_threads(threads)
+    # A thread takes the number that any thread set last when it first asks for one, and keeps that. Unless it asks now,
+    # the model's thread would compute alone, for the loader has begun by the time of its first picture.
+    torch.get_num_threads()
 
 
 def _ms(seconds: float) -> float:

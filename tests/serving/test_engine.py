@@ -52,6 +52,18 @@ class Blocked:
         self._go.set()
 
 
+def test_the_models_thread_alone_computes_with_all_processors(run: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        engine = make(run)
+        for executor, threads in ((engine._model_thread, 3), (engine._helpers, 1), (engine._loader, 1)):
+            assert executor.submit(torch.get_num_threads).result() == threads
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 async def crowd(engine: Engine, asks: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
     """The first goes through the model alone; all others have come to wait before it is done."""
     batcher = engine.models.get(None).batcher
