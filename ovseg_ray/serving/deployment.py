@@ -32,8 +32,6 @@ HEALTH_PERIOD_S, HEALTH_TIMEOUT_S = 5.0, 30.0
 PUSH_INTERVAL = "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"
 PUSH_INTERVAL_S = 10.0  # Ray's default
 SERVE_LOGGER = "ray.serve"
-# OpenMP's threads spin for milliseconds after each piece of work: time that decoding, masks and the proxy need
-LET_OTHERS_WORK = {"GOMP_SPINCOUNT": "1000"}
 logger = logging.getLogger("ovseg_ray.serving")
 
 
@@ -113,7 +111,7 @@ def endpoint(scaling: ScalingConfig, serving: ServingConfig | None = None) -> Ap
         "ray_actor_options": {
             "num_cpus": scaling.num_cpus,
             "num_gpus": scaling.num_gpus,
-            "runtime_env": {"env_vars": {**KEEP_MEMORY, **LET_OTHERS_WORK}},
+            "runtime_env": {"env_vars": KEEP_MEMORY},
         },
         "logging_config": {"enable_access_log": False},  # the application writes its own
     }
