@@ -43,19 +43,22 @@ class BatchSizes:
         shape = self._shapes.get(key)
         if shape is None or most < 2:
             return most
-        known = {size: min(times) for size, times in shape.seconds.items() if len(times) >= TRIES}
-        # downwards from the largest, as long as smaller ones do as well
-        size, fastest = _power(most), float("inf")
+        known = {size: min(times) for size, times in shape.seconds.items() if len(times) >= TRIES and size <= most}
+        if not known:
+            return most
+        # downwards from the largest that came, as long as smaller ones do as well; a queue may never grow to `most`
+        size = largest = max(known)
+        fastest = float("inf")
         while size in known and known[size] <= FAR * (fastest := min(fastest, known[size])) and size > 1:
             size //= 2
         if size not in known:
-            return most if size == _power(most) else size
-        fastest = min(seconds for other, seconds in known.items() if other <= most)
-        chosen = min(other for other, seconds in known.items() if other <= most and seconds <= NEAR * fastest)
+            return size
+        fastest = min(known.values())
+        chosen = min(other for other, seconds in known.items() if seconds <= NEAR * fastest)
         if shape.batches % LOOK_AROUND == LOOK_AROUND - 1:
             larger = shape.batches // LOOK_AROUND % 2
             return min(2 * chosen, most) if larger else max(chosen // 2, 1)
-        return most if chosen == _power(most) else chosen
+        return most if chosen == largest else chosen
 
 
 def _power(size: int) -> int:
