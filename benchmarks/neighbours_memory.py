@@ -101,7 +101,7 @@ def main() -> None:
         "seconds": round(time.monotonic() - started, 1),
         "gb": round(peak[0] / 1e9, 3),
         "ray_services_gb": round(peak[1] / 1e9, 3),
-        "stated": next((line for line in lines if "at most" in line), ""),
+        "stated": next((line for line in lines if " GB (" in line), ""),
         "recall": told.get("recall", 1.0),
         "effort": told.get("effort"),
         "table": json.loads(table) if not stopped else [line for line in lines if "ETA" in line][-1:],

@@ -43,7 +43,7 @@ class MemoryPlan:
     def describe(self) -> str:
         """One line for people."""
         return (
-            f"{self.rows:,} vectors on {self.shards} shard{'s' if self.shards > 1 else ''}: at most "
+            f"{self.rows:,} vectors on {self.shards} shard{'s' if self.shards > 1 else ''}: about "
             f"{self.total / 1e9:.2f} GB ({self.shard / 1e9:.2f} a shard, {self.driver / 1e9:.2f} here)"
         )
 

@@ -18,7 +18,7 @@ def test_a_million_vectors_fit_two_gigabytes(kind: str, shards: int) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_starts() -> None:
-    with pytest.raises(UserError, match=r"--memory: 1,000,000 vectors on 2 shards: at most .* GB .*--index flat"):
+    with pytest.raises(UserError, match=r"--memory: 1,000,000 vectors on 2 shards: about .* GB .*--index flat"):
         plan_memory(MILLION, 384, 24, 2, IndexConfig(kind="hnsw"), 10**9)
 
 
