@@ -103,7 +103,7 @@ class Engine:
         # pass then takes half as long again.
         processors = torch.get_num_threads()
         self._model_thread = ThreadPoolExecutor(1, "model", _compute_with, (processors,))
-        self._model_thread.submit(int).result()  # the number set last is that of threads to come
+        self._model_thread.submit(int).result()  # before any other thread sets another number
         self._helpers = ThreadPoolExecutor(HELPERS, "helper", _compute_with, (1,))
         self._loader = ThreadPoolExecutor(1, "loader", _compute_with, (1,))
 
