@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from masked_folder import masked_folder
 
 import ovseg_ray
-from ovseg_ray.data import open_dataset
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.squares import SquareConfig
 from ovseg_ray.errors import UserError
@@ -34,18 +33,14 @@ COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 40, 220]], np.uint8)
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """Stripes of three colours, one class each; the top rows are ignored."""
-    root = tmp_path_factory.mktemp("stripes")
     rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / kind / "val").mkdir(parents=True)
-    (root / "classes.json").write_text(json.dumps({"classes": ["red", "green", "blue"], "ignore_index": 255}))
-    for index in range(9):
-        mask = np.repeat(rng.integers(0, 3, 4), 16)[None].repeat(48, 0).astype(np.uint8)
-        image = COLOURS[mask] + rng.integers(0, 20, (48, 64, 3), dtype=np.uint8)
-        mask[:4] = 255
-        Image.fromarray(image).save(root / f"images/val/{index}.png")
-        Image.fromarray(mask).save(root / f"masks/val/{index}.png")
-    return open_dataset(root, "val")
+
+    def stripes() -> tuple[np.ndarray, np.ndarray]:
+        colour = np.repeat(rng.integers(0, 3, 4), 16)[None].repeat(48, 0).astype(np.uint8)
+        return COLOURS[colour] + rng.integers(0, 20, (48, 64, 3), dtype=np.uint8), colour
+
+    root = tmp_path_factory.mktemp("stripes")
+    return masked_folder(root, ("red", "green", "blue"), (stripes() for _ in range(9)))
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from masked_folder import masked_folder
 
-from ovseg_ray.data import open_dataset
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.errors import UserError
 from ovseg_ray.evaluation.evaluate_clusters import evaluation_squares
@@ -28,19 +26,13 @@ CLASSES = ("red", "green", "blue", "yellow")
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     """Broad stripes of four colours with some noise; the top rows are ignored."""
-    root = tmp_path_factory.mktemp("stripes")
     rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (root / kind / "val").mkdir(parents=True)
-    (root / "classes.json").write_text(json.dumps({"classes": list(CLASSES), "ignore_index": 255}))
-    for index in range(6):
+
+    def stripes() -> tuple[np.ndarray, np.ndarray]:
         colour = np.repeat(rng.permutation(4), 16)[None].repeat(48, 0).astype(np.uint8)
-        image = np.clip(COLOURS[colour] + rng.normal(0, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
-        mask = colour.copy()
-        mask[:4] = 255
-        Image.fromarray(image).save(root / f"images/val/{index}.png")
-        Image.fromarray(mask).save(root / f"masks/val/{index}.png")
-    return open_dataset(root, "val")
+        return np.clip(COLOURS[colour] + rng.normal(0, 30, (48, 64, 3)), 0, 255).astype(np.uint8), colour
+
+    return masked_folder(tmp_path_factory.mktemp("stripes"), CLASSES, (stripes() for _ in range(6)))
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 A shift is a threshold on feature cosines, whose scale differs between backbones and data sets. Within an image pairs of
 points show one thing or two, and their cosines have two peaks; what parts these best (Otsu 1979: the threshold of the
 greatest variance between both sides) is where "alike" begins, within an image and between neighbours. Random images
-have to be more alike than that before they are pulled together: halfway from there to the same. Random pairs seldom show
-the same thing, and with one threshold for all more of them attract than do.
+have to be more alike than that before they are pulled together: halfway from there to the same. Random pairs seldom
+show the same thing, and with one threshold for all more of them attract than do.
 """
 
 from __future__ import annotations
