@@ -7,13 +7,15 @@ Servers: the endpoint with HAProxy, behind Ray Serve's own proxy, and without ba
 LitServe (`pip install litserve`), which is left out where it is not installed. The bare loop decodes nothing and makes
 no masks: it runs the network and the labels on a batch of the same picture, in this process, while the server idles.
 `whole` is the same picture without a server, from JPEG to masks. Server and loop take turns, so that both see the same
-machine; what is told is the median of the turns. The client runs on the same processors and is part of the cost.
+machine; what is told is the median of the turns. Alone, they take turns request by request: processors that were idle
+are slower at first, and so they are idle before both. The client runs on the same processors and is part of the cost.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import http.client
 import importlib.util
 import json
 import os
@@ -21,13 +23,14 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from serving_load import WORDS, Load, Question, free_port, load, make_model, picture, server, write
+from serving_load import WORDS, Question, free_port, load, make_model, picture, server, write
 
 from ovseg_ray.cluster import KEEP_MEMORY
 from ovseg_ray.data.images import decode_image
@@ -36,6 +39,8 @@ from ovseg_ray.segmenter import Segmenter
 
 LABELS = 20
 BATCHES = (1, 2, 4, 8, 16)
+ALONE_AT_LEAST = 20
+PAUSE_S = 0.01  # until threads that wait for the next forward pass have stopped doing so busily
 SERVERS = ("haproxy", "proxy", "unbatched", "fastapi", "litserve")
 FASTAPI = """
 import asyncio, sys, uvicorn
@@ -141,20 +146,46 @@ def timed(run: Callable[[], None], seconds: float) -> tuple[float, float]:
     return 1000 * statistics.median(times), len(times) / (time.perf_counter() - started)
 
 
+def alone(bare: Bare, url: str, question: Question, seconds: float) -> dict[str, float]:
+    """Median milliseconds of a request, a forward pass, and a picture without a server, one after the other again and
+    again; `failed` requests.
+    """
+    split = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(split.netloc, timeout=600)
+    path = f"{split.path}?{urllib.parse.urlencode(question.params)}"
+    failed = 0
+
+    def request() -> None:
+        nonlocal failed
+        connection.request("POST", path, question.body, {"content-type": question.kind})
+        answer = connection.getresponse()
+        answer.read()
+        failed += answer.status != 200
+
+    what = {"request_ms": request, "forward_ms": bare.forward(1), "whole_ms": bare.whole}
+    times: dict[str, list[float]] = {name: [] for name in what}
+    started = time.perf_counter()
+    while len(times["whole_ms"]) < ALONE_AT_LEAST or time.perf_counter() - started < seconds:
+        for name, run in what.items():
+            time.sleep(PAUSE_S)
+            begun = time.perf_counter()
+            run()
+            times[name].append(1000 * (time.perf_counter() - begun))
+    connection.close()
+    return {name: statistics.median(found[1:]) for name, found in times.items()} | {"failed": failed}
+
+
 def turn(bare: Bare, best: int, url: str, question: Question, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Bare loop and server once each, alone and under load."""
+    """Bare loop and server: alone, and under load."""
     half = arguments.seconds / 2
-    forward = timed(bare.forward(1), half)[0]
-    single = load(url, question, clients=1, seconds=arguments.seconds, warm=1)
-    forward = statistics.mean([forward, timed(bare.forward(1), half)[0]])
-    whole = timed(bare.whole, half)[0]
+    single = alone(bare, url, question, 2 * arguments.seconds)
     rate = best * timed(bare.forward(best), half)[1]
     busy = load(url, question, clients=arguments.clients, seconds=arguments.seconds, warm=arguments.warm)
     rate = statistics.mean([rate, best * timed(bare.forward(best), half)[1]])
     return {
-        "forward_ms": forward, "whole_ms": whole, "single": asdict(single),
-        "bare_rate": rate, "busy": asdict(busy),
-        "over_forward_ms": single.p50 - forward, "over_whole_ms": single.p50 - whole, "share": busy.rate / rate,
+        "alone": single, "bare_rate": rate, "busy": asdict(busy), "share": busy.rate / rate,
+        "over_forward_ms": single["request_ms"] - single["forward_ms"],
+        "over_whole_ms": single["request_ms"] - single["whole_ms"],
     }  # fmt: skip
 
 
@@ -238,10 +269,11 @@ def serve(
             values = [value[key] for value in values]
         return float(statistics.median(values))
 
-    failed = sum(Load(**turn[kind]).failed for turn in turns for kind in ("single", "busy"))
+    failed = sum(turn["alone"]["failed"] + turn["busy"]["failed"] for turn in turns)
     print(
-        f"{name:10} {median('single', 'p50'):8.1f} {median('forward_ms'):8.1f} {median('over_forward_ms'):8.1f}"
-        f" {median('whole_ms'):8.1f} {median('over_whole_ms'):8.1f} {median('busy', 'rate'):9.2f}"
+        f"{name:10} {median('alone', 'request_ms'):8.1f} {median('alone', 'forward_ms'):8.1f}"
+        f" {median('over_forward_ms'):8.1f}"
+        f" {median('alone', 'whole_ms'):8.1f} {median('over_whole_ms'):8.1f} {median('busy', 'rate'):9.2f}"
         f" {median('bare_rate'):8.2f} {median('share'):6.2f} {median('busy', 'p99'):8.0f} {failed:6}",
         flush=True,
     )

@@ -45,8 +45,13 @@ def read_bytes(path: str | Path) -> bytes:
 def image_size(data: bytes, name: str, *, exif: bool = True) -> tuple[int, int]:
     """(height, width) as `decode_image` will return them, from the header alone."""
     with undecoded(data, name) as image:
-        turned = exif and _orientation(image) >= 5  # 5..8 exchange the axes
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return size_of(image, exif=exif)
+
+
+def size_of(image: Image.Image, *, exif: bool = True) -> tuple[int, int]:
+    """As `image_size`, of a picture that is already open."""
+    turned = exif and _orientation(image) >= 5  # 5..8 exchange the axes
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def decode_image(data: bytes, name: str, *, exif: bool = True) -> np.ndarray:

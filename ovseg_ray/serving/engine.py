@@ -44,6 +44,9 @@ HELPERS = 2  # threads that decode pictures and make masks while the model works
 LOCAL_SHARE = 4  # a replica keeps a quarter of what the hub may
 LOCAL_IMAGES_TTL_S = 10.0  # a deleted upload is forgotten by other replicas after so long
 UNAVAILABLE_RETRY_S = 1.0
+# Work that takes less than waking another thread and being woken by it is done at once
+SMALL_PICTURE = 2**15  # pixels to decode
+SMALL_ANSWER = 2**20  # pixels times labels, of masks
 
 
 @dataclass(frozen=True)
@@ -293,19 +296,21 @@ class Engine:
         known = model.texts.known(vocabulary)
         text = known if known is not None else await self._help(lambda: model.texts.embed(vocabulary))
         after_text = time.perf_counter()
-        async with self._held.take(self._pixels(source)):
+        pixels = self._pixels(source)
+        async with self._held.take(pixels):
             prepared_at = time.perf_counter()
             image: np.ndarray | None = None
             if source.encoded is not None:
                 found = await model.segment_encoded(source.encoded, text.vectors)
             else:
-                image, prepared = await self._help(lambda: self._prepare(source.data, model))
+                image, prepared = await self._help(lambda: self._prepare(source.data, model), pixels <= SMALL_PICTURE)
                 prepared_at = time.perf_counter()
                 found = await model.segment(prepared, text.vectors, keep=image_id is not None)
                 if image_id is not None and found.encoded is not None:
                     await self._keep(image_id, model, found.encoded)
+            small = pixels * len(vocabulary.names) <= SMALL_ANSWER and "overlay" not in parameters.parts
             response, label_map = await self._help(
-                lambda: self._respond(model, vocabulary, parameters, text, found, source, image)
+                lambda: self._respond(model, vocabulary, parameters, text, found, source, image), small
             )
         done = time.perf_counter()
         response.timings = Timings(
@@ -379,7 +384,9 @@ class Engine:
         )
         return response, label_map
 
-    async def _help(self, function: Callable[[], T]) -> T:
+    async def _help(self, function: Callable[[], T], small: bool = False) -> T:
+        if small:
+            return function()
         return await asyncio.get_running_loop().run_in_executor(self._helpers, function)
 
 

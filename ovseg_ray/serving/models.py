@@ -33,6 +33,9 @@ from ovseg_ray.serving.texts import SharedPrompts, Texts
 
 T = TypeVar("T")
 SMALLEST_TILE = 64
+# Pictures whose labels are found in one call: up to so many pixels together. What a call costs before its first pixel
+# weighs on small ones only, and memory of a call is not part of what batches are planned by.
+LABELLED_TOGETHER = 2**18
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,22 @@ class Found:
     encoded_at: float
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Question:
+    """Labels asked of a picture: (N, D) text, the (H, W) of the answer, whether the encoding is wanted as well."""
+
+    text: Tensor
+    size: tuple[int, int]
+    keep: bool
+
+
+@dataclass(eq=False)
 class _Job:
     """One picture's way through the image network, and through the labels where there are any."""
 
     image: Tensor
     inner: tuple[int, int]
-    finish: Callable[[Encoding, float], Any]
+    question: _Question | None
     gone: bool = False  # nobody waits for it any more
 
 
@@ -178,7 +190,7 @@ class ServedModel:
         """All that does not depend on labels."""
         grid = self.grid(prepared)
         if grid is None:
-            encoding: Encoding = await self._submit(prepared.image, lambda encoding, _: encoding)
+            encoding: Encoding = await self._submit(prepared.image)
             return Encoded(prepared.size, None, {WHOLE: encoding})
         windows = [(row, column) for row in range(len(grid.rows)) for column in range(len(grid.columns))]
         return Encoded(prepared.size, grid, await self._windows(grid, prepared.image, windows))
@@ -197,13 +209,7 @@ class ServedModel:
                 return await self.segment_encoded(await self.encode(prepared), text)
             return await self._segment_tiles(grid, prepared.size, text, prepared.image, {})
 
-        def finish(encoding: Encoding, started: float) -> Found:
-            encoded_at = time.perf_counter()
-            label_map, confidence = self._labels(encoding, text, prepared.size)
-            encoded = Encoded(prepared.size, None, {WHOLE: encoding}) if keep else None
-            return Found(label_map, confidence, encoded, started, encoded_at)
-
-        found: Found = await self._submit(prepared.image, finish)
+        found: Found = await self._submit(prepared.image, _Question(text, prepared.size, keep))
         return found
 
     async def segment_encoded(self, encoded: Encoded, text: Tensor) -> Found:
@@ -215,8 +221,8 @@ class ServedModel:
         def run() -> Found:
             started = time.perf_counter()
             encoding = encoded.windows[WHOLE].to(self.device)
-            label_map, confidence = self._labels(encoding, text, encoded.size)
-            return Found(label_map, confidence, encoded, started, started)
+            label_maps, confidences = self._labels(encoding, text, encoded.size)
+            return Found(label_maps[0], confidences[0], encoded, started, started)
 
         return await self._in_thread(run)
 
@@ -258,18 +264,17 @@ class ServedModel:
         return rows, labels.cpu().numpy(), confidence.cpu().numpy()
 
     async def _windows(self, grid: TileGrid, image: Tensor, windows: Sequence[Window]) -> dict[Window, Encoding]:
-        tasks = [self._submit(grid.cut(image, window), lambda encoding, _: encoding) for window in windows]
+        tasks = [self._submit(grid.cut(image, window)) for window in windows]
         return dict(zip(windows, await asyncio.gather(*tasks), strict=True))
 
-    async def _submit(self, image: Tensor, finish: Callable[[Encoding, float], T]) -> T:
-        """Through the image network with whatever else waits, then `finish` in the model's thread."""
+    async def _submit(self, image: Tensor, question: _Question | None = None) -> Any:
+        """Through the image network with whatever else waits: an `Encoding`, or what was `Found`."""
         inner = (image.shape[1], image.shape[2])
         # padded here, so that pictures of several sizes share a batch
         padded = tuple(length + -length % self.method.pads_to for length in inner)
-        job = _Job(image, inner, finish)
+        job = _Job(image, inner, question)
         try:
-            result: T = await self.batcher.submit(job, padded)
-            return result
+            return await self.batcher.submit(job, padded)
         except asyncio.CancelledError:
             job.gone = True
             raise
@@ -277,15 +282,18 @@ class ServedModel:
     def _run(self, jobs: Sequence[_Job]) -> list[Any]:
         started = time.perf_counter()
         waiting = [job for job in jobs if not job.gone]
-        results: dict[int, Any] = {}
+        results: dict[_Job, Any] = {}
         if waiting:
             try:
                 encodings = self._encode(waiting)
             except (torch.OutOfMemoryError, MemoryError) as error:
                 return self._run_halves(jobs, error)
-            for index, job in enumerate(waiting):
-                results[id(job)] = self._finish(job, encodings, index, started)
-        return [results.get(id(job)) for job in jobs]
+            times = started, time.perf_counter()
+            for positions in _alike(waiting):
+                if group := [position for position in positions if not waiting[position].gone]:
+                    some = [waiting[position] for position in group]
+                    results |= zip(some, self._answer(some, _part(encodings, group), *times), strict=True)
+        return [results.get(job) for job in jobs]
 
     def _encode(self, jobs: Sequence[_Job]) -> Encoding:
         height, width = (length + -length % self.method.pads_to for length in jobs[0].inner)
@@ -303,17 +311,19 @@ class ServedModel:
         self._sizes.measured((height, width), len(jobs), time.perf_counter() - started)
         return encodings
 
-    def _finish(self, job: _Job, encodings: Encoding, index: int, started: float) -> Any:
-        if job.gone:
-            return None
-        # cloned: a view would keep the encodings of the whole batch alive
-        tensors = {name: value[index : index + 1] for name, value in encodings.tensors.items()}
-        if len(next(iter(encodings.tensors.values()))) > 1:
-            tensors = {name: value.clone() for name, value in tensors.items()}
+    def _answer(self, jobs: Sequence[_Job], encodings: Encoding, started: float, encoded_at: float) -> Sequence[Any]:
+        """Of jobs that ask the same."""
+        question, encodings = jobs[0].question, replace(encodings, size=jobs[0].inner)
+        if question is None:
+            return [_part(encodings, [index]) for index in range(len(jobs))]
         try:
-            return job.finish(Encoding(tensors, job.inner), started)
+            maps = self._labels(encodings, question.text, question.size)
         except Exception as error:
-            return error
+            return [error] * len(jobs)
+        kept: list[Encoded | None] = [None] * len(jobs)
+        if question.keep:
+            kept = [Encoded(question.size, None, {WHOLE: _part(encodings, [index])}) for index in range(len(jobs))]
+        return [Found(*of_one, started, encoded_at) for of_one in zip(*maps, kept, strict=True)]
 
     def _run_halves(self, jobs: Sequence[_Job], error: BaseException) -> list[Any]:
         """A batch that did not fit, in two; from now on batches are smaller."""
@@ -326,10 +336,10 @@ class ServedModel:
         return [*self._run(jobs[:half]), *self._run(jobs[half:])]
 
     def _labels(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """(B, H, W) label map and confidence."""
         with torch.inference_mode():
             found = self.method.segment(encoding, text, size)
-        label_map = found.label_map[0].cpu().numpy().astype(_label_type(len(text)))
-        return label_map, found.confidence[0].float().cpu().numpy()
+        return found.label_map.cpu().numpy().astype(_label_type(len(text))), found.confidence.float().cpu().numpy()
 
     def _fits(self, pixels: int) -> bool:
         return self._cost * pixels <= self._budget
@@ -403,6 +413,27 @@ class Models:
                 )
             )
         return found
+
+
+def _alike(jobs: Sequence[_Job]) -> list[list[int]]:
+    """Positions of jobs whose labels can be found together; of one that asks for none, alone."""
+    groups: dict[Hashable, list[int]] = {}
+    for position, job in enumerate(jobs):
+        key = (id(job.question.text), job.question.size, job.question.keep, job.inner) if job.question else position
+        groups.setdefault(key, []).append(position)
+    found = []
+    for group in groups.values():
+        question = jobs[group[0]].question
+        most = max(1, LABELLED_TOGETHER // math.prod(question.size)) if question else 1
+        found += [group[start : start + most] for start in range(0, len(group), most)]
+    return found
+
+
+def _part(encodings: Encoding, positions: Sequence[int]) -> Encoding:
+    """Of some images of a batch: copies, for a view would keep the encodings of the whole batch alive."""
+    if len(positions) == len(next(iter(encodings.tensors.values()))):
+        return encodings
+    return encodings.select(torch.tensor(positions, device=next(iter(encodings.tensors.values())).device))
 
 
 def _label_type(labels: int) -> type[np.unsignedinteger[Any]]:

@@ -8,7 +8,7 @@ import binascii
 import numpy as np
 from PIL import Image
 
-from ovseg_ray.data.images import image_size, rgb, undecoded
+from ovseg_ray.data.images import rgb, size_of, undecoded
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.config import LimitsConfig
 from ovseg_ray.serving.problems import ProblemError
@@ -38,23 +38,8 @@ def check(data: bytes, limits: LimitsConfig) -> tuple[int, int]:
     Raises:
         ProblemError: no picture, a format that is not taken, or too many pixels.
     """
-    if not data:
-        raise ProblemError("invalid_image", "the picture is empty")
-    try:
-        with undecoded(data, NAME) as image:
-            kind, pixels = image.format, image.width * image.height
-        size = image_size(data, NAME)
-    except UserError as error:
-        if "pixels; make it smaller" in str(error):
-            raise ProblemError("image_too_large", f"at most {limits.pixels} pixels are taken") from error
-        raise ProblemError("invalid_image", f"not a picture that can be read; send {_names(limits)}") from error
-    if kind not in limits.formats:
-        raise ProblemError("unsupported_format", f"{kind} is not taken; send {_names(limits)}")
-    if pixels > limits.pixels:
-        raise ProblemError(
-            "image_too_large", f"{size[1]} x {size[0]} is {pixels} pixels, at most {limits.pixels} are taken"
-        )
-    return size
+    with _opened(data, limits) as image:
+        return size_of(image)
 
 
 def decode(data: bytes, limits: LimitsConfig) -> np.ndarray:
@@ -63,14 +48,33 @@ def decode(data: bytes, limits: LimitsConfig) -> np.ndarray:
     Raises:
         ProblemError: as `check`, or damaged.
     """
-    check(data, limits)
     try:
-        with undecoded(data, NAME) as image:
+        with _opened(data, limits) as image:
             return rgb(image, NAME)
     except UserError as error:
         raise ProblemError("invalid_image", "the picture is damaged or cut off") from error
     except Image.DecompressionBombError as error:
         raise ProblemError("image_too_large", f"at most {limits.pixels} pixels are taken") from error
+
+
+def _opened(data: bytes, limits: LimitsConfig) -> Image.Image:
+    """Its header read, and found within the limits."""
+    if not data:
+        raise ProblemError("invalid_image", "the picture is empty")
+    try:
+        image = undecoded(data, NAME)
+    except UserError as error:
+        if "pixels; make it smaller" in str(error):
+            raise ProblemError("image_too_large", f"at most {limits.pixels} pixels are taken") from error
+        raise ProblemError("invalid_image", f"not a picture that can be read; send {_names(limits)}") from error
+    if image.format not in limits.formats:
+        raise ProblemError("unsupported_format", f"{image.format} is not taken; send {_names(limits)}")
+    if (pixels := image.width * image.height) > limits.pixels:
+        height, width = size_of(image)
+        raise ProblemError(
+            "image_too_large", f"{width} x {height} is {pixels} pixels, at most {limits.pixels} are taken"
+        )
+    return image
 
 
 def _names(limits: LimitsConfig) -> str:

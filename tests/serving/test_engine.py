@@ -101,6 +101,62 @@ def test_batched_answers_equal_single_ones(run: Path) -> None:
         assert np.array_equal(single.label_map, alone.label_map)
 
 
+@pytest.mark.parametrize(
+    ("most", "together"),
+    [
+        (2**18, [(3, (37, 65), 3), (3, (40, 70), 1), (5, (37, 65), 2)]),
+        (37 * 65, [(3, (37, 65), 1)] * 3 + [(3, (40, 70), 1)] + [(5, (37, 65), 1)] * 2),
+    ],
+)
+def test_labels_of_small_pictures_that_ask_the_same_are_found_together(
+    run: Path, monkeypatch: pytest.MonkeyPatch, most: int, together: list[Any]
+) -> None:
+    monkeypatch.setattr("ovseg_ray.serving.models.LABELLED_TOGETHER", most)
+    engine = make(run)
+    model = engine.models.get(None)
+    real, calls = model.method.segment, []
+
+    def segment(encoding: Any, text: torch.Tensor, size: tuple[int, int]) -> Any:
+        calls.append((len(text), size, len(encoding.tensors["features"])))
+        return real(encoding, text, size)
+
+    monkeypatch.setattr(model.method, "segment", segment)
+    asks = [((37, 65), LABELS)] * 3 + [((37, 65), WORDS[5:10])] * 2 + [((40, 70), LABELS)]
+    images = [picture(*size, seed=seed) for seed, (size, _) in enumerate(asks)]
+
+    wanted = [
+        engine.segment(encoded(image), None, parameters(candidate_labels=names))
+        for image, (_, names) in zip(images, asks, strict=True)
+    ]
+    first = engine.segment(encoded(picture(8, 8)), None, parameters())
+    answers = asyncio.run(crowd(engine, [first, *wanted]))[1:]
+    assert sorted(calls[1:]) == together
+    for image, (_, names), answer in zip(images, asks, answers, strict=True):
+        alone = model.segmenter.segment(image, names)
+        assert (answer.label_map == alone.label_map).mean() > 0.999  # each got its own picture's labels
+
+
+def test_only_work_that_takes_long_goes_to_another_thread(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run)
+    went: list[Any] = []
+    submit = engine._helpers.submit
+    monkeypatch.setattr(engine._helpers, "submit", lambda *task: (went.append(task), submit(*task))[1])
+
+    def helped(size: int, **values: Any) -> int:
+        went.clear()
+        asyncio.run(engine.segment(encoded(picture(size, size)), None, parameters(**values)))
+        return len(went)
+
+    helped(64)  # its vectors
+    assert helped(64) == 0
+    assert helped(200) == 1, "decoding"
+    assert helped(640) == 2, "decoding and masks"
+    assert helped(64, **{"return": ["overlay"]}) == 1
+    many = {"candidate_labels": WORDS[:300]}
+    helped(64, **many)
+    assert helped(64, **many) == 1, "masks of many labels"
+
+
 def test_a_known_label_calls_no_text_tower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = LocalHub(Hub(2**20, 60))
     first, second = make(run, hub), make(run, hub)

@@ -95,3 +95,19 @@ def test_an_uploaded_picture_answers_alike(client: TestClient) -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v1/models", "/v1/vocabularies", "/", "/openapi.json"])
 def test_the_other_addresses_answer(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
+
+
+def test_a_request_goes_through_no_other_thread_on_its_way_to_the_engine(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FastAPI would take a plain function there, at the price of two wake-ups for every request."""
+
+    async def refused(*_: object, **__: object) -> None:
+        raise AssertionError("a thread was asked for")
+
+    monkeypatch.setattr("fastapi.dependencies.utils.run_in_threadpool", refused)
+    monkeypatch.setattr("fastapi.routing.run_in_threadpool", refused)
+    answer = client.post(
+        "/v1/segment", params=FIELDS, content=encoded(picture()), headers={"content-type": "image/png"}
+    )
+    assert answer.status_code == 200

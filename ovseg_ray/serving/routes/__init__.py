@@ -9,8 +9,8 @@ from fastapi import Depends, Request
 from ovseg_ray.serving.engine import Engine
 
 
-def engine(request: Request) -> Engine:
-    """The engine of this replica."""
+async def engine(request: Request) -> Engine:
+    """The engine of this replica. Async: for a plain function FastAPI takes every request through another thread."""
     found: Engine = request.app.state.engine
     return found
 
