@@ -11,7 +11,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ovseg_ray.errors import UserError
+from ovseg_ray.tuning.asha import Halving
 from ovseg_ray.tuning.space import SCALES, Choice, FloatRange, SweepSpace, Value, name_of
 
 State = Literal["complete", "stopped", "failed"]
@@ -72,15 +73,22 @@ class Ledger:
         space: of the sweep.
         seed: of the suggestions.
         first: values of trial 0: the configuration that the sweep started from, as far as it lies in the space.
+        halving: ends trials that fall behind, if the sweep does.
 
     Attributes:
         lag: how many trials may be unknown to the next one asked for.
     """
 
     def __init__(
-        self, study: optuna.Study, space: SweepSpace, seed: int, first: Mapping[str, Value] | None = None
+        self,
+        study: optuna.Study,
+        space: SweepSpace,
+        seed: int,
+        first: Mapping[str, Value] | None = None,
+        halving: Halving | None = None,
     ) -> None:
         self.study, self.space, self.lag = study, space, 1
+        self._halving = halving
         self._seed, self._first = seed, dict(first or {})
 
     # ---- what is known
@@ -101,11 +109,15 @@ class Ledger:
 
     def curve(self, number: int) -> list[tuple[float, float]]:
         """(epoch, first objective) of a trial's validations so far."""
-        return [(epoch, value) for epoch, value in self.trials()[number].user_attrs.get(_CURVE, [])]
+        return _curve(self.trials()[number])
 
-    def visible(self, number: int) -> int:
-        """How many of the first trials were known when this one was asked for: all their results are final."""
-        return int(self.trials()[number].user_attrs["known"])
+    def falls_behind(self, number: int) -> bool:
+        """Whether a running trial ends at a rung that it has passed: False while that is not certain."""
+        if self._halving is None:
+            return False
+        trials = self.trials()
+        ended = [self.outcome(trial) is not None for trial in trials]
+        return self._halving.stops(number, [_curve(trial) for trial in trials], ended)
 
     # ---- a population
     def member(self, number: int) -> Member:
@@ -137,7 +149,6 @@ class Ledger:
         if self._first and not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(self._as_optuna(self._first))
         trial = self.study.ask()
-        trial.set_user_attr("known", due)
         return number, self._suggest(trial)
 
     def values(self, number: int) -> dict[str, Value]:
@@ -146,10 +157,7 @@ class Ledger:
         if frozen.state.is_finished():
             return self._from_optuna(frozen.params)
         self.study.sampler = _sampler(self._seed, number, self.space.startup_trials)
-        trial = Trial(self.study, frozen._trial_id)
-        if "known" not in frozen.user_attrs:
-            trial.set_user_attr("known", max(number - self.lag, 0))
-        return self._suggest(trial)
+        return self._suggest(Trial(self.study, frozen._trial_id))
 
     def _suggest(self, trial: Trial) -> dict[str, Value]:
         found: dict[str, Value] = {}
@@ -203,11 +211,27 @@ class Ledger:
             return
         outcome = self.outcome(frozen)
         assert outcome is not None
+        curve, end = _curve(frozen), self._end(frozen.number)
+        if end is not None and outcome.state != "failed":
+            # it may have gone on, even to its end, until the verdict was certain
+            curve = [point for point in curve if point[0] <= end]
+            outcome = replace(outcome, state="stopped", values=None)
+            self.finish(frozen.number, outcome)
         if len(self.space.objectives) == 1:  # Optuna has no curves of several objectives
             trial = Trial(self.study, frozen._trial_id)
-            for epoch, value in self.curve(frozen.number):
+            for epoch, value in curve:
                 trial.report(value, round(1000 * epoch))
         self.study.tell(frozen.number, outcome.values, state=STATES[outcome.state])
+
+    def _end(self, number: int) -> float | None:
+        """Where a trial fell behind, once all before it have ended."""
+        if self._halving is None:
+            return None
+        return self._halving.ends([_curve(trial) for trial in self.trials()[: number + 1]])[number]
+
+
+def _curve(trial: FrozenTrial) -> list[tuple[float, float]]:
+    return [(epoch, value) for epoch, value in trial.user_attrs.get(_CURVE, [])]
 
 
 def open_study(path: Path, method: str, space: SweepSpace) -> optuna.Study:

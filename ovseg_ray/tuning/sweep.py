@@ -25,6 +25,7 @@ from ovseg_ray.training.plan import Plan
 from ovseg_ray.training.session import Session
 from ovseg_ray.training.sources import open_sources
 from ovseg_ray.training.train import with_absolute_paths
+from ovseg_ray.tuning.asha import Halving
 from ovseg_ray.tuning.best import write_best
 from ovseg_ray.tuning.check import check_space
 from ovseg_ray.tuning.ledger import Ledger, default_values, open_study
@@ -89,7 +90,7 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
     encode_texts(job)
     ledger = Ledger(
         open_study(out / "study.db", base.method, space), space, options.seed,
-        default_values(space, base.model_dump(mode="json")),
+        default_values(space, base.model_dump(mode="json")), _halving(space, base.training.epochs),
     )  # fmt: skip
     if len([t for t in ledger.trials() if ledger.outcome(t) is not None]) < options.trials:
         try:
@@ -120,6 +121,13 @@ def _check_plan(config: RunConfig, images: int, workers: int) -> None:
     plan = Plan.of(config.training, images, workers)
     if config.training.batch_norm_images is not None:
         groups_of(config.training.batch_norm_images, plan.shares)
+
+
+def _halving(space: SweepSpace, epochs: float) -> Halving | None:
+    if not isinstance(space.scheduler, Asha):
+        return None
+    assert space.curve is not None  # the space has been checked
+    return Halving(space.scheduler, space.curve, epochs)
 
 
 def _check_population(base: RunConfig, space: SweepSpace, options: SweepOptions, source: str) -> None:
@@ -218,14 +226,13 @@ def _fit(job: TrialJob, ledger: Ledger, options: SweepOptions, count: Callable[[
     os.environ |= {"RAY_CHDIR_TO_TRIAL_DIR": "0", **quiet}
     from ray import tune as ray_tune
 
-    from ovseg_ray.tuning.asha import StudyAsha
+    from ovseg_ray.tuning.stopping import StudyAsha
 
     # it counts trials that were started again as failed; the study knows better
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     scratch = job.path / "ray"  # Ray Tune's own files, which nothing reads
     shutil.rmtree(scratch, ignore_errors=True)
-    rule = job.space.scheduler
-    scheduler = StudyAsha(ledger, rule, job.base.training.epochs) if isinstance(rule, Asha) else None
+    scheduler = StudyAsha(ledger) if isinstance(job.space.scheduler, Asha) else None
     with LiveTable(ledger, options.trials) as table:
         tuner = ray_tune.Tuner(
             ray_tune.with_resources(partial(run_trial, job=job), WATCHER),

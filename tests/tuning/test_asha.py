@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from ovseg_ray.tuning.asha import falls_behind
-from ovseg_ray.tuning.space import Asha, Objective
+from ovseg_ray.config import build
+from ovseg_ray.tuning.asha import Halving
+from ovseg_ray.tuning.ledger import Ledger, Outcome, open_study
+from ovseg_ray.tuning.space import Asha, Objective, SweepSpace
 
 RULE = Asha(name="asha", grace=1, reduction=3)
 MAX, MIN = Objective(metric="miou"), Objective(metric="loss", mode="min")
+HALVING = Halving(RULE, MAX, 9)
 
 
 def curve(*values: float) -> list[tuple[float, float]]:
@@ -19,30 +26,88 @@ OTHERS = [curve(0.1), curve(0.2), curve(0.3, 0.4, 0.5), curve(0.4, 0.5, 0.7)]
 
 
 @pytest.mark.parametrize(
-    ("own", "behind"),
+    ("own", "end"),
     [
-        ([], False),
-        (curve(0.1), True),
-        (curve(0.29), True),
-        (curve(0.31), False),  # the upper third begins at 0.3
-        (curve(0.9, 0.1), False),  # no rung at epoch 2
-        (curve(0.9, 0.1, 0.6), True),  # the next rung at 3: the upper third of 0.5 and 0.7 begins at 0.633
-        (curve(0.9, 0.1, 0.65), False),
-        (curve(0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.0), False),  # it has ended anyway
+        ([], None),
+        (curve(0.1), 1),
+        (curve(0.29), 1),
+        (curve(0.31), None),  # the upper third begins at 0.3
+        (curve(0.9, 0.1), None),  # no rung at epoch 2
+        (curve(0.9, 0.1, 0.6), 3),  # the next rung: the upper third of 0.5 and 0.7 begins at 0.633
+        (curve(0.9, 0.1, 0.65), None),
+        (curve(0.1, 0.9, 0.9), 1),  # what came later does not help
+        (curve(0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.0), None),  # it has ended anyway
     ],
 )
-def test_who_goes_on(own: list[tuple[float, float]], behind: bool) -> None:
-    assert falls_behind(own, OTHERS, RULE, MAX, epochs=9) is behind
+def test_who_goes_on(own: list[tuple[float, float]], end: float | None) -> None:
+    assert HALVING.ends([*OTHERS, own]) == [None, None, None, None, end]
 
 
 def test_losses_go_the_other_way() -> None:
-    assert not falls_behind(curve(0.1), OTHERS, RULE, MIN, epochs=9)
-    assert falls_behind(curve(0.35), OTHERS, RULE, MIN, epochs=9)
+    losses = Halving(RULE, MIN, 9)
+    falling = [curve(0.4), curve(0.3), curve(0.2), curve(0.1)]
+    assert losses.ends([*falling, curve(0.05)]) == [None] * 5
+    assert losses.ends([*falling, curve(0.35)])[-1] == 1
 
 
-def test_the_first_are_compared_with_nobody() -> None:
-    assert not falls_behind(curve(0.0), [], RULE, MAX, epochs=9)
+def test_the_first_is_compared_with_nobody() -> None:
+    assert HALVING.ends([curve(0.0, 0.0, 0.0)]) == [None]
 
 
 def test_a_trial_shorter_than_the_first_rung_runs_to_its_end() -> None:
-    assert not falls_behind(curve(0.0), OTHERS, Asha(name="asha", grace=4, reduction=3), MAX, epochs=2)
+    whole = Halving(Asha(name="asha", grace=4, reduction=3), MAX, 2)
+    assert whole.ends([*OTHERS, curve(0.0)]) == [None] * 5
+
+
+def test_what_a_trial_did_after_it_fell_behind_counts_for_nobody() -> None:
+    behind = curve(0.1, 0.9, 0.99)  # went on until the verdict was certain
+    assert HALVING.ends([*OTHERS, behind, curve(0.9, 0.9, 0.71)])[-1] is None
+
+
+def test_a_verdict_waits_for_earlier_trials_that_are_slower() -> None:
+    curves: list[Any] = [curve(0.5), [], curve(0.1)]
+    assert not HALVING.stops(2, curves, [False, False, False])
+    assert HALVING.stops(2, curves, [False, True, False]), "1 makes no validation any more"
+    assert HALVING.stops(2, [curve(0.5), curve(0.05), curve(0.1)], [False] * 3)
+    assert not HALVING.stops(2, [curve(0.5), curve(0.9), curve(0.8)], [False] * 3), "the upper third begins at 0.767"
+
+
+def run(path: Path, order: int, trials: int = 14, parallel: int = 3) -> list[Any]:
+    """A sweep whose trials validate in an order drawn from `order`: what Optuna was told."""
+    space = build(
+        SweepSpace,
+        {
+            "objectives": [{"metric": "miou"}],
+            "scheduler": {"name": "asha", "grace": 1, "reduction": 3},
+            "space": {"lr": {"type": "float", "low": 1e-3, "high": 1.0, "log": True}},
+        },
+    )
+    ledger = Ledger(open_study(path, "lseg", space), space, 0, {"lr": 0.5}, Halving(RULE, MAX, 4))
+    ledger.lag = 2 * parallel
+    rng, running, epochs = random.Random(order), {}, 0
+    while len(ledger.trials()) < trials or running:
+        asked = ledger.ask() if len(running) < parallel and len(ledger.trials()) < trials else None
+        if asked is not None:
+            running[asked[0]] = (asked[1]["lr"], 0)
+            continue
+        number = rng.choice(list(running))
+        lr, epoch = running[number]
+        epoch, epochs = epoch + 1, epochs + 1
+        value = epoch / (1 + abs(lr - 0.1))
+        ledger.report(number, float(epoch), value)
+        running[number] = (lr, epoch)
+        if ledger.falls_behind(number):
+            ledger.finish(number, Outcome("stopped", epochs=epoch))
+            del running[number]
+        elif epoch == 4:
+            ledger.finish(number, Outcome("complete", (value,), epochs=epoch))
+            del running[number]
+    ledger.close()
+    assert epochs < 4 * trials
+    return [(t.state.name, t.params, t.value, t.intermediate_values) for t in ledger.study.trials]
+
+
+def test_the_same_trials_are_stopped_in_whichever_order_they_validate(tmp_path: Path) -> None:
+    told = [run(tmp_path / f"{order}.db", order) for order in range(4)]
+    assert {state for state, *_ in told[0]} == {"COMPLETE", "PRUNED"}
+    assert all(other == told[0] for other in told[1:])

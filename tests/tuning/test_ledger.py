@@ -96,7 +96,6 @@ def test_nothing_is_asked_before_its_turn(tmp_path: Path) -> None:
     assert ledger.ask()[0] == 3  # type: ignore[index]
     # 1 has ended, yet trial 3 was asked for without it
     assert [trial.state.name for trial in ledger.trials()] == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING"]
-    assert [ledger.visible(number) for number in range(4)] == [0, 0, 0, 1]
 
 
 def test_a_kill_between_the_steps_of_asking_loses_no_number(tmp_path: Path) -> None:
