@@ -23,8 +23,10 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.metrics import read_metrics
 from ovseg_ray.tuning import SweepOptions, SweepSpace, summary, tune
+from ovseg_ray.tuning.asha import Halving
 from ovseg_ray.tuning.ledger import Ledger, Outcome, open_study
 from ovseg_ray.tuning.search import LAG
+from ovseg_ray.tuning.space import Asha, Objective
 
 
 def values_of(ledger: Ledger) -> list[float]:
@@ -120,6 +122,29 @@ def test_a_killed_driver_loses_no_trial_and_runs_none_twice(
     assert len(more.trials()) == 9
     with pytest.raises(UserError, match=r"another sweep \(seed differs\)"):
         tune(base, space, out, SweepOptions(9, seed=1, resume=True))
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(200)
+def test_trials_that_fall_behind_end_early(
+    make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "run_trial", quick_trial)
+    rules = build(SweepSpace, {**space.model_dump(mode="json"), "scheduler": {"name": "asha", "reduction": 2}})
+    base, out = make_base(model={"seconds": 0.5}), tmp_path / "sweep"
+    ledger = tune(base, rules, out, SweepOptions(6, parallel=2))
+
+    halving = Halving(Asha(name="asha", reduction=2), Objective(metric="miou"), 4)
+    fates: list[str] = []
+    for trial, end in zip(ledger.trials(), halving.ends([ledger.curve(n) for n in range(6)]), strict=True):
+        outcome = ledger.outcome(trial)
+        assert outcome is not None
+        fates.append(outcome.state)
+        assert outcome.state == ("failed" if outcome.state == "failed" else "complete" if end is None else "stopped")
+        if outcome.state == "stopped":
+            assert trial.intermediate_values == {1000 * int(e): v for e, v in ledger.curve(trial.number) if e <= end}
+    assert {"complete", "stopped"} <= set(fates), fates
+    assert len(ran(out)) < 6 * 4, "nobody was spared an epoch"
 
 
 @pytest.mark.ray
