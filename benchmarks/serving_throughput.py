@@ -7,8 +7,8 @@ Servers: the endpoint with HAProxy, behind Ray Serve's own proxy, and without ba
 LitServe (`pip install litserve`), which is left out where it is not installed. The bare loop decodes nothing and makes
 no masks: it runs the network and the labels on a batch of the same picture, in this process, while the server idles.
 `whole` is the same picture without a server, from JPEG to masks. Server and loop take turns, so that both see the same
-machine; what is told is the median of the turns. Alone, they take turns request by request: processors that were idle
-are slower at first, and so they are idle before both. The client runs on the same processors and is part of the cost.
+machine; what is told is the median of the turns. Alone, they take turns every half second: a machine changes its speed
+between turns of minutes. The client runs on the same processors and is part of the cost.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from ovseg_ray.segmenter import Segmenter
 LABELS = 20
 BATCHES = (1, 2, 4, 8, 16)
 ALONE_AT_LEAST = 20
-PAUSE_S = 0.01  # until threads that wait for the next forward pass have stopped doing so busily
+BURST_S = 0.5
 SERVERS = ("haproxy", "proxy", "unbatched", "fastapi", "litserve")
 FASTAPI = """
 import asyncio, sys, uvicorn
@@ -147,9 +147,7 @@ def timed(run: Callable[[], None], seconds: float) -> tuple[float, float]:
 
 
 def alone(bare: Bare, url: str, question: Question, seconds: float) -> dict[str, float]:
-    """Median milliseconds of a request, a forward pass, and a picture without a server, one after the other again and
-    again; `failed` requests.
-    """
+    """Median milliseconds of a request, a forward pass, and a picture without a server; `failed` requests."""
     split = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(split.netloc, timeout=600)
     path = f"{split.path}?{urllib.parse.urlencode(question.params)}"
@@ -167,12 +165,13 @@ def alone(bare: Bare, url: str, question: Question, seconds: float) -> dict[str,
     started = time.perf_counter()
     while len(times["whole_ms"]) < ALONE_AT_LEAST or time.perf_counter() - started < seconds:
         for name, run in what.items():
-            time.sleep(PAUSE_S)
-            begun = time.perf_counter()
-            run()
-            times[name].append(1000 * (time.perf_counter() - begun))
+            run()  # not counted: its processors were idle, or had another process's memory in their caches
+            burst = time.perf_counter()
+            while (begun := time.perf_counter()) - burst < BURST_S:
+                run()
+                times[name].append(1000 * (time.perf_counter() - begun))
     connection.close()
-    return {name: statistics.median(found[1:]) for name, found in times.items()} | {"failed": failed}
+    return {name: statistics.median(found) for name, found in times.items()} | {"failed": failed}
 
 
 def turn(bare: Bare, best: int, url: str, question: Question, arguments: argparse.Namespace) -> dict[str, Any]:

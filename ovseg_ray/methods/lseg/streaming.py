@@ -122,29 +122,22 @@ class _Chunk:
     log_counts: Tensor | None
 
 
-def segment_image(
-    grid: ScoreGrid, weight: Tensor, bias: Tensor, vertical: Axis, horizontal: Axis
-) -> tuple[Tensor, Tensor]:
-    """Label map and confidence of one image.
-
-    Args:
-        grid: of the image.
-        weight: (N, D) label projection.
-        bias: (N,) label projection.
-        vertical: output rows from half-resolution rows.
-        horizontal: output columns from half-resolution columns.
-
-    Returns:
-        (H, W) int64 and (H, W) float32.
-    """
+def _chunks(weight: Tensor, bias: Tensor) -> list[_Chunk]:
+    """All labels, (N, D) and (N,), each once."""
     first, counts = distinct_rows(torch.cat([weight, bias[:, None]], dim=1))
     repeated = len(first) < len(weight)
-    chunks = [
+    return [
         _Chunk(weight[part], bias[part], part, count.to(weight).log() if repeated else None)
         for part, count in zip(first.split(LABELS_AT_ONCE), counts.split(LABELS_AT_ONCE), strict=True)
     ]
+
+
+def _segment_image(
+    grid: ScoreGrid, chunks: Sequence[_Chunk], vertical: Axis, horizontal: Axis
+) -> tuple[Tensor, Tensor]:
+    """(H, W) int64 label map and (H, W) float32 confidence of one image."""
     height, width = len(vertical.low), len(horizontal.low)
-    step = max(1, SCORES_AT_ONCE // (width * min(len(first), LABELS_AT_ONCE)))
+    step = max(1, SCORES_AT_ONCE // (width * len(chunks[0].indices)))
     strips = [
         _segment_strip(Strip(grid, vertical.part(start, min(start + step, height)), horizontal), chunks)
         for start in range(0, height, step)
@@ -240,9 +233,9 @@ def segment(
         size: (H, W) wanted.
         half: round half-resolution scores to half precision; `features` are at that resolution then.
     """
-    axes = _axes(features, inverse_norm, inner, size)
+    axes, chunks = _axes(features, inverse_norm, inner, size), _chunks(weight, bias)
     images = [
-        segment_image(ScoreGrid.of(z, norm, block, half), weight, bias, *axes)
+        _segment_image(ScoreGrid.of(z, norm, block, half), chunks, *axes)
         for z, norm in zip(features, inverse_norm, strict=True)
     ]
     return Segmentation(torch.stack([image[0] for image in images]), torch.stack([image[1] for image in images]))
