@@ -5,14 +5,16 @@
 Makes JPEG photographs of noise over smooth colours, decodes them into memory and runs the backbone over them in
 batches; then embeds the same files by the command's own function, with as many actors as the loop has processes. The
 command's clock runs from its first finished part to its last: starting Ray and the actors is told apart. Both are
-measured twice, in turn, and the better of each counts. Prints one JSON line.
+measured twice, in turn, and the better of each counts. One thread each. Prints one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ovseg_ray.cluster import connect
+from ovseg_ray.cluster import KEEP_MEMORY, connect
 from ovseg_ray.data import open_dataset
 from ovseg_ray.data.squares import square
 from ovseg_ray.embedding import EmbedConfig, embed
@@ -71,6 +73,9 @@ def main() -> None:
     parser.add_argument("--dense", default="float16")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
+    if not KEEP_MEMORY.keys() <= os.environ.keys():
+        # the bare loop gets what the command's processes get; read when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
     torch.set_num_threads(1)
     encoder = {"name": given.encoder, "architecture": given.architecture, "stride": 16}
     config = EmbedConfig.model_validate({"encoder": encoder, "squares": {"size": given.size}, "dense": given.dense})
