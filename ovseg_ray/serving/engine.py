@@ -44,9 +44,9 @@ HELPERS = 2  # threads that decode pictures and make masks while the model works
 LOCAL_SHARE = 4  # a replica keeps a quarter of what the hub may
 LOCAL_IMAGES_TTL_S = 10.0  # a deleted upload is forgotten by other replicas after so long
 UNAVAILABLE_RETRY_S = 1.0
-# Work that takes less than waking another thread and being woken by it is done at once
-SMALL_PICTURE = 2**15  # pixels to decode
-SMALL_ANSWER = 2**20  # pixels times labels, of masks
+# Pixels times labels: their masks take less than waking another thread and being woken by it. Preparing a picture goes
+# there however small it is: a method may enlarge it, and PyTorch's work belongs to threads that have one processor
+SMALL_ANSWER = 2**20
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,7 @@ class Engine:
             if source.encoded is not None:
                 found = await model.segment_encoded(source.encoded, text.vectors)
             else:
-                image, prepared = await self._help(lambda: self._prepare(source.data, model), pixels <= SMALL_PICTURE)
+                image, prepared = await self._help(lambda: self._prepare(source.data, model))
                 prepared_at = time.perf_counter()
                 found = await model.segment(prepared, text.vectors, keep=image_id is not None)
                 if image_id is not None and found.encoded is not None:

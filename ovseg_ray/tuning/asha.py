@@ -62,17 +62,18 @@ class Halving:
                     break
         return found
 
-    def stops(self, number: int, curves: Sequence[Curve], ended: Sequence[bool]) -> bool:
-        """Whether a running trial ends, as far as that is certain by now.
+    def verdict(self, number: int, curves: Sequence[Curve], ended: Sequence[bool]) -> bool | None:
+        """Whether a running trial ends, from what is certain by now; None: not yet, and trials before it may end it.
 
         Args:
             number: of the trial.
             curves: by number.
             ended: by number: whether a trial makes no more validations.
         """
-        epoch = self.ends(curves[: number + 1])[number]
-        if epoch is None:
-            return False
-        # a trial that started earlier may be slower: its value decides, too
-        before = zip(curves[:number], ended, strict=False)
-        return all(over or (curve and curve[-1][0] >= epoch) for curve, over in before)
+        # a trial that started earlier may be slower: its values decide, too
+        reached = [curve[-1][0] if curve else 0.0 for curve in curves[: number + 1]]
+        certain = min((epoch for epoch, over in zip(reached, ended, strict=False) if not over), default=reached[-1])
+        known = [[point for point in curve if point[0] <= certain] for curve in curves[: number + 1]]
+        if self.ends(known)[number] is not None:
+            return True
+        return None if certain < reached[-1] else False

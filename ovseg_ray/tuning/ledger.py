@@ -111,13 +111,13 @@ class Ledger:
         """(epoch, first objective) of a trial's validations so far."""
         return _curve(self.trials()[number])
 
-    def falls_behind(self, number: int) -> bool:
-        """Whether a running trial ends at a rung that it has passed: False while that is not certain."""
+    def falls_behind(self, number: int) -> bool | None:
+        """Whether a running trial ends at a rung that it has passed; None while that may depend on trials before it."""
         if self._halving is None:
             return False
         trials = self.trials()
         ended = [self.outcome(trial) is not None for trial in trials]
-        return self._halving.stops(number, [_curve(trial) for trial in trials], ended)
+        return self._halving.verdict(number, [_curve(trial) for trial in trials], ended)
 
     # ---- a population
     def member(self, number: int) -> Member:

@@ -20,6 +20,7 @@ class StudyAsha(FIFOScheduler):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self._ledger = ledger
+        self._open: set[int] = set()  # trials that a slower one before them may still end
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles its scheduler for a restore that nobody asks for
@@ -31,4 +32,8 @@ class StudyAsha(FIFOScheduler):
             return str(TrialScheduler.CONTINUE)
         if result.get("value") is not None:
             self._ledger.report(number, result["epoch"], result["value"])
-        return str(TrialScheduler.STOP if self._ledger.falls_behind(number) else TrialScheduler.CONTINUE)
+        elif number not in self._open:
+            return str(TrialScheduler.CONTINUE)
+        behind = self._ledger.falls_behind(number)
+        (self._open.add if behind is None else self._open.discard)(number)
+        return str(TrialScheduler.STOP if behind else TrialScheduler.CONTINUE)

@@ -66,10 +66,13 @@ def test_what_a_trial_did_after_it_fell_behind_counts_for_nobody() -> None:
 
 def test_a_verdict_waits_for_earlier_trials_that_are_slower() -> None:
     curves: list[Any] = [curve(0.5), [], curve(0.1)]
-    assert not HALVING.stops(2, curves, [False, False, False])
-    assert HALVING.stops(2, curves, [False, True, False]), "1 makes no validation any more"
-    assert HALVING.stops(2, [curve(0.5), curve(0.05), curve(0.1)], [False] * 3)
-    assert not HALVING.stops(2, [curve(0.5), curve(0.9), curve(0.8)], [False] * 3), "the upper third begins at 0.767"
+    assert HALVING.verdict(2, curves, [False, False, False]) is None
+    assert HALVING.verdict(2, curves, [False, True, False]) is True, "1 makes no validation any more"
+    assert HALVING.verdict(2, [curve(0.5), curve(0.05), curve(0.1)], [False] * 3) is True
+    assert HALVING.verdict(2, [curve(0.5), curve(0.05), curve(0.1, 0.9)], [False] * 3) is True, "at a rung before"
+    equal = [curve(0.5), curve(0.9), curve(0.8)]  # the upper third begins at 0.767
+    assert HALVING.verdict(2, equal, [False] * 3) is False
+    assert HALVING.verdict(2, [*equal[:2], curve(0.8, 0.8)], [False] * 3) is None
 
 
 def run(path: Path, order: int, trials: int = 14, parallel: int = 3) -> list[Any]:

@@ -140,8 +140,10 @@ def test_trials_that_fall_behind_end_early(
         outcome = ledger.outcome(trial)
         assert outcome is not None
         fates.append(outcome.state)
-        assert outcome.state == ("failed" if outcome.state == "failed" else "complete" if end is None else "stopped")
-        if outcome.state == "stopped":
+        if outcome.state == "failed":  # trial 1 fails at its end, if it comes so far
+            continue
+        assert (outcome.state == "stopped") is (end is not None)
+        if end is not None:
             assert trial.intermediate_values == {1000 * int(e): v for e, v in ledger.curve(trial.number) if e <= end}
     assert {"complete", "stopped"} <= set(fates), fates
     assert len(ran(out)) < 6 * 4, "nobody was spared an epoch"
