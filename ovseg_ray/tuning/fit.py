@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
@@ -36,17 +35,36 @@ FACTORS = (0.05, 20.0)  # searched, times the temperature of training
 class CachedScores:
     """Scores of labelled pixels, at the resolution at which the method makes them.
 
+    No temperature changes which label is best, so what is found out about that is kept, too.
+
     Attributes:
-        scores: (P, N) float32, at the temperature that the model was trained with.
+        margins: (P, N) float32, scores less the best of their pixel, at the temperature of training.
+        right: (P,) bool, whether the best label is the true one.
         truth: (P,) int64 label of each.
     """
 
-    scores: Tensor
+    margins: Tensor
+    right: Tensor
     truth: Tensor
 
-    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Parts that fit beside the rest."""
-        return zip(self.scores.split(AT_ONCE), self.truth.split(AT_ONCE), strict=True)
+    @classmethod
+    def of(cls, scores: Tensor, truth: Tensor) -> CachedScores:
+        """From (P, N) scores, which are overwritten."""
+        best = scores.max(1, keepdim=True)
+        return cls(scores.sub_(best.values), best.indices[:, 0] == truth, truth)
+
+    def likelihoods(self, factor: float) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+        """Part by part: (n,) confidence, (n,) minus log likelihood of the true label, (n,) whether the best is right.
+
+        Args:
+            factor: on the temperature.
+        """
+        parts = (tensor.split(AT_ONCE) for tensor in (self.margins, self.right, self.truth))
+        for margins, right, truth in zip(*parts, strict=True):
+            scaled = margins / factor
+            true = scaled.gather(1, truth[:, None])[:, 0]
+            total = scaled.exp_().sum(1)  # of the softmax whose best label has 1
+            yield total.reciprocal(), total.log() - true, right.numpy()
 
 
 @dataclass(frozen=True)
@@ -90,10 +108,10 @@ def cache_scores(
         places = np.sort(rng.choice(places, share, replace=False)) if len(places) > share else places
         kept.append(scores[:, torch.from_numpy(places)].T.contiguous())
         truths.append(torch.from_numpy(truth[places]))
-    found = CachedScores(torch.cat(kept), torch.cat(truths))
-    if not len(found.truth):
+    truth = torch.cat(truths)
+    if not len(truth):
         raise UserError(f"{dataset.path} (split {dataset.split}): no labelled pixel in the images to fit on")
-    return found
+    return CachedScores.of(torch.cat(kept), truth)
 
 
 def _scored(method: Method, dataset: DataSet, row: int, space: LabelSpace) -> tuple[Tensor, np.ndarray]:
@@ -113,28 +131,23 @@ def _scored(method: Method, dataset: DataSet, row: int, space: LabelSpace) -> tu
 
 def calibration(cached: CachedScores, factor: float = 1.0) -> Calibration:
     """What the confidence is worth at `factor` times the temperature that the scores were made with."""
-    nll, right, counts = 0.0, 0, np.zeros((3, BINS))
-    for scores, truth in cached.chunks():
-        logs = (scores / factor).log_softmax(1)
-        nll += float(F.nll_loss(logs, truth, reduction="sum"))
-        confidence, label = logs.exp().max(1)
-        hit = (label == truth).numpy()
-        right += int(hit.sum())
+    nll, counts = 0.0, np.zeros((3, BINS))
+    for confidence, loss, hit in cached.likelihoods(factor):
+        nll += float(loss.sum())
         bins = np.minimum((confidence.numpy() * BINS).astype(np.int64), BINS - 1)
         for row, weights in enumerate((np.ones(len(hit)), hit, confidence.numpy())):
             counts[row] += np.bincount(bins, weights, BINS)
     total = len(cached.truth)
-    return Calibration(nll / total, float(np.abs(counts[1] - counts[2]).sum() / total), right / total)
+    right = float(counts[1].sum()) / total
+    return Calibration(nll / total, float(np.abs(counts[1] - counts[2]).sum() / total), right)
 
 
 def fit_temperature(cached: CachedScores) -> float:
     """The factor on the temperature under which the true labels are likeliest, by Brent's method on its logarithm."""
 
     def nll(log_factor: float) -> float:
-        total = 0.0
-        for scores, truth in cached.chunks():
-            total += float(F.cross_entropy(scores / math.exp(log_factor), truth, reduction="sum"))
-        return total / len(cached.truth)
+        losses = (loss for _, loss, _ in cached.likelihoods(math.exp(log_factor)))
+        return sum(float(loss.sum()) for loss in losses) / len(cached.truth)
 
     low, high = (math.log(factor) for factor in FACTORS)
     found = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
@@ -159,13 +172,14 @@ class Threshold:
 def thresholds(cached: CachedScores, values: Sequence[float], factor: float = 1.0) -> list[Threshold]:
     """For each threshold on the confidence, how many pixels stay and how many of them are right."""
     edges = np.asarray(values, np.float64)
-    kept, right = np.zeros(len(edges)), np.zeros(len(edges))
-    for scores, truth in cached.chunks():
-        confidence, label = (scores / factor).softmax(1).max(1)
-        order = np.sort(confidence.numpy())
-        good = np.sort(confidence[label == truth].numpy())
-        kept += len(order) - np.searchsorted(order, edges)
-        right += len(good) - np.searchsorted(good, edges)
+    order = np.argsort(edges)
+    passed = np.zeros((2, len(edges) + 1))  # pixels, and right ones, by how many thresholds they reach
+    for confidence, _, hit in cached.likelihoods(factor):
+        reached = np.searchsorted(edges[order], confidence.numpy(), "right")
+        passed[0] += np.bincount(reached, minlength=len(edges) + 1)
+        passed[1] += np.bincount(reached[hit], minlength=len(edges) + 1)
+    kept, right = np.empty((2, len(edges)))
+    kept[order], right[order] = passed[:, :0:-1].cumsum(1)[:, ::-1]
     total = len(cached.truth)
     return [
         Threshold(float(v), float(k / total), float(r / k) if k else math.nan)
