@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ovseg_ray.data import open_dataset
 from ovseg_ray.methods.base import Batch, Method
-from ovseg_ray.methods.precision import DTYPES
+from ovseg_ray.methods.precision import training_dtype
 from ovseg_ray.methods.registry import get_method
 from ovseg_ray.training.config import RunConfig, resolve_config
 from ovseg_ray.training.input import Examples, batches, to_device
@@ -74,7 +74,7 @@ def bare_steps(
     )
     optimizer = build_optimizer(method.parameter_groups(), training.optimizer)
     network = DistributedDataParallel(_Sum(method), broadcast_buffers=False, gradient_as_bucket_view=True)
-    dtype = DTYPES[training.precision]
+    dtype = training_dtype(training.precision, torch.device("cpu"))
     while True:
         for batch in loader:
             local = to_device(batch, torch.device("cpu"), channels_last=training.channels_last)

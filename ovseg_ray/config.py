@@ -19,6 +19,7 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.validation import keys_at, mistakes, section
 
 Precision = Literal["fp32", "bf16", "fp16"]
+TrainingPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 PRESETS = Path(__file__).parent / "configs"
 
 
@@ -108,7 +109,10 @@ class TrainingConfig(Config):
     )
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
-    precision: Precision = Field("fp32", description="bf16/fp16: autocast; weights stay fp32")
+    precision: TrainingPrecision = Field(
+        "fp32",
+        description="bf16/fp16: autocast; weights stay fp32; auto: bf16 where the device is built for it, else fp32",
+    )
     channels_last: bool = Field(False, description="NHWC memory layout for images and weights")
     clip_norm: float = Field(0.0, ge=0, description="gradient norm limit; 0: none")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="exponential moving average of weights; 0: none")

@@ -153,6 +153,8 @@ def accelerators() -> Iterator[Finding]:
     """What torch can compute on besides the CPU."""
     import torch
 
+    from ovseg_ray.methods.precision import has_bf16
+
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         detail = f"{properties.name}, {properties.total_memory / GIB:.0f} GiB, CUDA {torch.version.cuda}"
@@ -164,7 +166,9 @@ def accelerators() -> Iterator[Finding]:
             detail = f"nvidia-smi is here, but torch {torch.__version__} sees no GPU"
             yield Finding("accelerators", "cuda", "note", detail, "update the NVIDIA driver, then run nvidia-smi")
         else:
-            yield Finding("accelerators", "none", "ok", f"torch {torch.__version__} computes on the CPU")
+            kind = "bf16" if has_bf16(torch.device("cpu")) else "fp32"
+            detail = f"torch {torch.__version__} computes on the CPU; trainings of precision auto in {kind}"
+            yield Finding("accelerators", "none", "ok", detail)
 
 
 def ray_starts(address: str | None, *, debug: bool = False) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Batch, Method
-from ovseg_ray.methods.precision import DTYPES
+from ovseg_ray.methods.precision import training_dtype
 from ovseg_ray.training.batch_norm import average_statistics, share_statistics
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.ema import Ema
@@ -79,7 +79,8 @@ class Loop:
         share_statistics(method, training.batch_norm_images, self.plan.shares, worker.rank)
         self.optimizer = build_optimizer(method.parameter_groups(), training.optimizer)
         self.ema = Ema(method, training.ema_decay) if training.ema_decay else None
-        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=training.precision == "fp16")
+        self._dtype = training_dtype(training.precision, worker.device)
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=self._dtype == torch.float16)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._losses = self._wrap(_Losses(method))
         self._unchecked: tuple[int, Tensor] | None = None
@@ -196,12 +197,11 @@ class Loop:
         pending, equal = self._shares(group), self.plan.shares[self.worker.rank] / self.plan.batch_size
         shares: list[dict[str, Tensor]] = []
         total: dict[str, Tensor] = {}
-        dtype = DTYPES[self.config.training.precision]
         for micro, batch in enumerate(group):
             last = micro == len(group) - 1
             ddp = self._losses if isinstance(self._losses, DistributedDataParallel) else None
             with nullcontext() if ddp is None or last else ddp.no_sync():
-                with torch.autocast(self.worker.device.type, dtype, enabled=dtype != torch.float32):
+                with torch.autocast(self.worker.device.type, self._dtype, enabled=self._dtype != torch.float32):
                     terms = self._losses(batch)
                 shares = shares or pending()
                 scaled = {name: term.float() * shares[micro].get(name, equal) for name, term in terms.items()}

@@ -31,6 +31,15 @@ def test_no_iteration_changes_nothing() -> None:
     np.testing.assert_allclose(found, ARRAYS["probabilities"].clip(1e-5), atol=1e-4)
 
 
+def test_a_kernel_without_weight_is_not_there() -> None:
+    crf = DenseCrf(ARRAYS["image"])
+    nothing = crf.weighted(0.0, 0.0).marginals(ARRAYS["probabilities"])
+    np.testing.assert_allclose(nothing, ARRAYS["probabilities"].clip(1e-5), atol=1e-4)
+    alone, little = (crf.weighted(3.0, weight).marginals(ARRAYS["probabilities"]) for weight in (0.0, 1e-6))
+    np.testing.assert_allclose(alone, little, atol=1e-4)
+    assert np.abs(alone - nothing).max() > 0.01
+
+
 def test_lattice_is_close_to_a_gaussian() -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 4, (300, 2)).astype(np.float32)

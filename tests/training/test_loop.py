@@ -255,3 +255,15 @@ def test_images_that_are_ignored_wholly_do_no_harm(make_config: MakeConfig) -> N
     held_out = {"sources": [{"path": make_config().data.sources[0].path, "held_out": ["red", "green", "blue"]}]}
     records = curve(make_loop(make_config(data=held_out, batch_size=1, epochs=1)))
     assert all(torch.isfinite(torch.tensor(losses(records))))
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_is_bf16_only_where_the_device_is_built_for_it(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": able})
+    found, named = (
+        curve(make_loop(make_config(epochs=0.5, precision=precision)))
+        for precision in ("auto", "bf16" if able else "fp32")
+    )
+    assert [record["loss"] for record in found] == [record["loss"] for record in named]

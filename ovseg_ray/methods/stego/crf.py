@@ -69,9 +69,11 @@ class DenseCrf:
         unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0)).reshape(len(probabilities), -1).T
         unary = np.ascontiguousarray(unary, np.float32)
         beliefs = _softmax(-unary)
-        for _ in range(self._config.iterations):
+        kernels = [kernel for kernel in self._kernels if kernel.weight]
+        # without a kernel nothing moves
+        for _ in range(self._config.iterations if kernels else 0):
             energy = -unary
-            for kernel in self._kernels:
+            for kernel in kernels:
                 energy += kernel(beliefs)
             beliefs = _softmax(energy)
         return np.ascontiguousarray(beliefs.T).reshape(probabilities.shape)
@@ -80,16 +82,16 @@ class DenseCrf:
 class _Kernel:
     def __init__(self, features: np.ndarray, weight: float) -> None:
         self._lattice = Lattice(features)
-        self._weight = np.float32(weight)
+        self.weight = np.float32(weight)
         self._norm = 1 / np.sqrt(self._lattice.filter(np.ones((len(features), 1), np.float32)) + np.float32(1e-20))
 
     def weighted(self, weight: float) -> _Kernel:
         other = copy(self)
-        other._weight = np.float32(weight)
+        other.weight = np.float32(weight)
         return other
 
     def __call__(self, beliefs: np.ndarray) -> np.ndarray:
-        return self._lattice.filter(beliefs * self._norm) * (self._norm * self._weight)
+        return self._lattice.filter(beliefs * self._norm) * (self._norm * self.weight)
 
 
 def _softmax(energy: np.ndarray) -> np.ndarray:
