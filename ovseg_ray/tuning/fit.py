@@ -108,10 +108,10 @@ def cache_scores(
         places = np.sort(rng.choice(places, share, replace=False)) if len(places) > share else places
         kept.append(scores[:, torch.from_numpy(places)].T.contiguous())
         truths.append(torch.from_numpy(truth[places]))
-    truth = torch.cat(truths)
-    if not len(truth):
+    labels = torch.cat(truths)
+    if not len(labels):
         raise UserError(f"{dataset.path} (split {dataset.split}): no labelled pixel in the images to fit on")
-    return CachedScores.of(torch.cat(kept), truth)
+    return CachedScores.of(torch.cat(kept), labels)
 
 
 def _scored(method: Method, dataset: DataSet, row: int, space: LabelSpace) -> tuple[Tensor, np.ndarray]:
