@@ -93,7 +93,7 @@ class RunDirectory:
             if not resume:
                 raise UserError(f"{path}: already holds this run; add --resume to continue it, or choose another --out")
             return run
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and not is_empty(path):
             raise UserError(f"{path}: is not empty and holds no run; choose an empty or new directory for --out")
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -117,6 +117,11 @@ class RunDirectory:
                 raise UserError(f"{path}: this run has not finished; continue it with the same command and --resume")
             raise UserError(f"{path}: is not a run directory (no model/model.json); give the --out of a training")
         return run
+
+
+def is_empty(directory: Path) -> bool:
+    """Whether a directory holds nothing but what a killed writer left half-written."""
+    return all(path.name.endswith(".partial") for path in directory.iterdir())
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

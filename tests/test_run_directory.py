@@ -103,3 +103,14 @@ def test_a_directory_is_whole_or_as_it_was(tmp_path: Path) -> None:
         write_directory_atomically(path, fail)
     assert [p.name for p in path.parent.iterdir()] == ["model"]
     assert [p.name for p in path.iterdir()] == ["two"]
+
+
+def test_what_a_killed_writer_left_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".config.yaml.0a1b2c3d.partial").touch()
+    assert RunDirectory.create(path, {"a": 1}, resume=True).config_file.is_file()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "photo.jpg").touch()
+    with pytest.raises(UserError, match="holds no run"):
+        RunDirectory.create(tmp_path / "other", {"a": 1}, resume=True)

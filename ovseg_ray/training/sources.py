@@ -118,6 +118,8 @@ def open_sources(data: DataConfig, *, masks: bool) -> Sources:
 def _open_pairs(config: SourceConfig, data: DataConfig, fold: Fold) -> list[Source]:
     """A source for each class: the images that show it, the class against all else; nothing is ignored."""
     dataset = open_dataset(config.path, config.split)
+    if data.validation_share:
+        dataset, _ = cut(dataset, data.validation_share)
     own = dataset.require_masks()
     if config.vocabulary is not None:
         raise UserError(f"data.sources.vocabulary of {config.path}: episodes ask by the protocol's words; leave it out")

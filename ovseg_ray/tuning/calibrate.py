@@ -98,6 +98,9 @@ def _fit_clusters(
         )
     cached = cache_codes(method, dataset, rows, evaluation_squares(model))
     tried = try_clusters(cached, method.cluster_probe.clusters, counts)
+    if not tried:
+        places = len(cached.codes())
+        raise UserError(f"--clusters {min(counts)}: the images have {places} places, fewer than that; take more images")
     best = max(tried, key=lambda centroids: centroids.miou)
     if not best.learned:
         method.take_clusters(best.vectors)

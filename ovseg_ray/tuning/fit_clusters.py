@@ -182,10 +182,11 @@ def try_crf(method: Stego, cached: CachedCodes, config: CrfConfig) -> list[tuple
         (config.smoothness_weight * first, config.appearance_weight * second)
         for first, second in sorted(product(WEIGHTS, WEIGHTS), key=lambda pair: pair != (1.0, 1.0))
     ]
+    # a weight of 0 has no multiples: the same pair once
     return [
         (
             config.model_copy(update={"smoothness_weight": smooth, "appearance_weight": alike}),
             refined_miou(method, cached, [kernel.weighted(smooth, alike) for kernel in kernels]),
         )
-        for smooth, alike in pairs
+        for smooth, alike in dict.fromkeys(pairs)
     ]

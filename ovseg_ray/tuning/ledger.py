@@ -73,6 +73,7 @@ class Ledger:
         space: of the sweep.
         seed: of the suggestions.
         first: values of trial 0: the configuration that the sweep started from, as far as it lies in the space.
+            What lies outside is no value of trial 0, which keeps it as configured. None: trial 0 is drawn like others.
         halving: ends trials that fall behind, if the sweep does.
 
     Attributes:
@@ -89,7 +90,7 @@ class Ledger:
     ) -> None:
         self.study, self.space, self.lag = study, space, 1
         self._halving = halving
-        self._seed, self._first = seed, dict(first or {})
+        self._seed, self._first = seed, None if first is None else dict(first)
 
     # ---- what is known
     def trials(self) -> list[FrozenTrial]:
@@ -109,7 +110,7 @@ class Ledger:
 
     def curve(self, number: int) -> list[tuple[float, float]]:
         """(epoch, first objective) of a trial's validations so far."""
-        return _curve(self.trials()[number])
+        return curve_of(self.trials()[number])
 
     def falls_behind(self, number: int) -> bool | None:
         """Whether a running trial ends at a rung that it has passed; None while that may depend on trials before it."""
@@ -117,7 +118,7 @@ class Ledger:
             return False
         trials = self.trials()
         ended = [self.outcome(trial) is not None for trial in trials]
-        return self._halving.verdict(number, [_curve(trial) for trial in trials], ended)
+        return self._halving.verdict(number, [curve_of(trial) for trial in trials], ended)
 
     # ---- a population
     def member(self, number: int) -> Member:
@@ -146,7 +147,7 @@ class Ledger:
         for earlier in trials[:due]:
             self._tell(earlier)
         self.study.sampler = _sampler(self._seed, number, self.space.startup_trials)
-        if self._first and not self.study.get_trials(deepcopy=False):
+        if self._first is not None and not self.study.get_trials(deepcopy=False):
             self.study.enqueue_trial(self._as_optuna(self._first))
         trial = self.study.ask()
         return number, self._suggest(trial)
@@ -163,6 +164,8 @@ class Ledger:
         found: dict[str, Value] = {}
         for key, range_ in self.space.space.items():
             if not self.space.active(key, found):
+                continue
+            if trial.number == 0 and self._first is not None and key not in {*self._first, *trial.params}:
                 continue
             if isinstance(range_, Choice):
                 found[key] = range_.value(trial.suggest_categorical(key, range_.names))
@@ -211,7 +214,7 @@ class Ledger:
             return
         outcome = self.outcome(frozen)
         assert outcome is not None
-        curve, end = _curve(frozen), self._end(frozen.number)
+        curve, end = curve_of(frozen), self._end(frozen.number)
         if end is not None and outcome.state != "failed":
             # it may have gone on, even to its end, until the verdict was certain
             curve = [point for point in curve if point[0] <= end]
@@ -227,10 +230,11 @@ class Ledger:
         """Where a trial fell behind, once all before it have ended."""
         if self._halving is None:
             return None
-        return self._halving.ends([_curve(trial) for trial in self.trials()[: number + 1]])[number]
+        return self._halving.ends([curve_of(trial) for trial in self.trials()[: number + 1]])[number]
 
 
-def _curve(trial: FrozenTrial) -> list[tuple[float, float]]:
+def curve_of(trial: FrozenTrial) -> list[tuple[float, float]]:
+    """(epoch, first objective) of the validations of a trial so far."""
     return [(epoch, value) for epoch, value in trial.user_attrs.get(_CURVE, [])]
 
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ovseg_ray.progress import clock
-from ovseg_ray.tuning.ledger import Ledger, Outcome, State
+from ovseg_ray.tuning.ledger import Ledger, Outcome, State, curve_of
 from ovseg_ray.tuning.space import name_of
 
 SHOWN = 12  # rows of the table: those that run, then the best of the others
@@ -71,7 +71,7 @@ class LiveTable:
         with self._lock:
             rows = []
             for trial in self._ledger.trials():
-                outcome, curve = self._ledger.outcome(trial), self._ledger.curve(trial.number)
+                outcome, curve = self._ledger.outcome(trial), curve_of(trial)
                 value = outcome.values[0] if outcome and outcome.values else (curve[-1][1] if curve else None)
                 rows.append((outcome, value, trial))
             first = self._ledger.space.objectives[0]
@@ -100,10 +100,10 @@ class LiveTable:
         )
 
     def _count(self) -> str:
-        ended, elapsed = self._ended(), time.monotonic() - self._started
+        outcomes = [self._ledger.outcome(trial) for trial in self._ledger.trials()]
+        ended, elapsed = sum(outcome is not None for outcome in outcomes), time.monotonic() - self._started
         new = ended - self._before
         left = clock((self._trials - ended) * elapsed / new) if new else "?"
-        outcomes = [self._ledger.outcome(trial) for trial in self._ledger.trials()]
         found = [outcome.values[0] for outcome in outcomes if outcome and outcome.values]
         pick = max if self._ledger.space.objectives[0].mode == "max" else min
         best = f", best {self._ledger.space.objectives[0].metric} {pick(found):.4g}" if found else ""

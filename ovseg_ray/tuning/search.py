@@ -60,7 +60,8 @@ class StudySearch(Searcher):
             number = self._waiting.pop(0)
             return self._start(trial_id, number, self._ledger.values(number))
         if len(self._ledger.trials()) >= self._trials:
-            return None if self._later else Searcher.FINISHED
+            # a trial that runs may die and be started again; Ray Tune never asks again after the end
+            return None if self._later or self._running else Searcher.FINISHED
         self._ledger.lag = LAG * self._places.wanted
         asked = self._ledger.ask()
         return None if asked is None else self._start(trial_id, *asked)

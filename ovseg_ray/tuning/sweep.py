@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +21,7 @@ from ovseg_ray.cluster import WorkerResources
 from ovseg_ray.config import read_yaml
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.registry import get_method
-from ovseg_ray.run_directory import first_difference, write_atomically
+from ovseg_ray.run_directory import first_difference, is_empty, write_atomically
 from ovseg_ray.training.batch_norm import groups_of
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.plan import Plan
@@ -84,8 +87,21 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
     _check_plan(base, images, options.workers)
     check_space(space, base, source, lambda config: _check_plan(config, images, options.workers))
     _check_population(base, space, options, source)
-    _open_directory(out, base, space, options)
     worker, count = _shares(options)
+    _open_directory(out, base, space, options)
+    with _alone(out):
+        return _sweep(base, space, out, options, (worker, count), images)
+
+
+def _sweep(
+    base: RunConfig,
+    space: SweepSpace,
+    out: Path,
+    options: SweepOptions,
+    shares: tuple[WorkerResources, Callable[[], int]],
+    images: int,
+) -> Ledger:
+    worker, count = shares
     job = TrialJob(base, space, out, options.workers, worker)
     encode_texts(job)
     ledger = Ledger(
@@ -93,14 +109,21 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
         default_values(space, base.model_dump(mode="json")), _halving(space, base.training.epochs),
     )  # fmt: skip
     if len([t for t in ledger.trials() if ledger.outcome(t) is not None]) < options.trials:
+        print(
+            f"tune: {options.trials} trials, {Places(options.parallel, count)()} at once, {images} training images",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
         try:
             _fit(job, ledger, options, count)
         except KeyboardInterrupt:
             write_report(out / "report.html", job, ledger)
+            print(f"tune: {out} keeps what is known; the same command with --resume goes on", file=sys.stderr)
             raise
     ledger.close()
     found = write_best(out, base, ledger)
     write_report(out / "report.html", job, ledger)
+    if not found and (open_ := ledger.unfinished()):
+        raise UserError(f"{out}: no trial was completed, {len(open_)} are unfinished; add --resume to go on")
     if not found:
         raise UserError(f"{out}: no trial was completed{_first_reason(ledger)}; mend that and choose another --out")
     return ledger
@@ -165,42 +188,56 @@ def _open_directory(out: Path, base: RunConfig, space: SweepSpace, options: Swee
         if not options.resume:
             raise UserError(f"{out}: already holds this sweep; add --resume to go on with it, or choose another --out")
         return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or not is_empty(out)):
         raise UserError(f"{out}: is there and holds no sweep; choose an empty or new directory for --out")
     write_atomically(file, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two commands at one sweep would train the same trials in the same directories."""
+    with (out / "sweep.yaml").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{out}: another command is at this sweep; wait for it, or stop it") from None
+        yield
+
+
 def _shares(options: SweepOptions) -> tuple[WorkerResources, Callable[[], int]]:
     """What a worker takes, and how many trials the cluster holds, asked anew whenever nodes may have come or gone."""
-    cpus, gpus = _cluster()
+    if options.gpus > 1 and options.gpus != int(options.gpus):
+        raise UserError(f"--gpus {options.gpus:g}: a worker takes a share of one GPU, or whole ones")
+    cpus, gpus, nodes = _cluster()
     gpu = options.gpus if gpus else 0.0
     if gpus:
-        per_worker = max(int(cpus / (gpus / gpu)), 1)
+        per_worker = max(int(cpus * gpu / gpus), 1)
     else:
         per_worker = max(cpus // ((options.parallel or cpus) * options.workers), 1)
 
     def count() -> int:
-        cpus, gpus = _cluster()
-        # one stays free for validations, which trainings wait for
-        by_cpu = min(cpus, max(_ray_cpus() - 1, 1)) // (options.workers * per_worker)
+        cpus, gpus, _ = _cluster()
+        by_cpu = cpus // (options.workers * per_worker)
         return min(by_cpu, int(gpus / gpu + 1e-9) // options.workers) if gpu else by_cpu
 
+    if nodes == 1 and count() == 0:  # nothing may join it
+        has = f"{cpus} CPUs for trainings" + (f" and {gpus:g} GPUs" if gpus else "")
+        raise UserError(f"--workers {options.workers}: this machine has {has}, too few for one trial; use fewer")
     return WorkerResources(per_worker, gpu), count
 
 
-def _cluster() -> tuple[int, float]:
-    """CPUs and GPUs of all nodes; of this machine, Ray may have been told of more CPUs than it has."""
+def _cluster() -> tuple[int, float, int]:
+    """CPUs for trainings and GPUs of all nodes, and how many these are.
+
+    One CPU stays free for validations, which trainings wait for. Of this machine, Ray may have been told of more CPUs
+    than it has.
+    """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = _ray_cpus() if len(nodes) > 1 else min(_ray_cpus(), os.cpu_count() or 1)
-    return max(cpus, 1), sum(float(node.get("GPU", 0)) for node in nodes)
-
-
-def _ray_cpus() -> int:
-    import ray
-
-    return sum(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    known = sum(int(node.get("CPU", 0)) for node in nodes)
+    cpus = known - 1 if len(nodes) > 1 else min(known - 1, os.cpu_count() or 1)
+    return max(cpus, 1), sum(float(node.get("GPU", 0)) for node in nodes), len(nodes)
 
 
 def encode_texts(job: TrialJob) -> None:

@@ -9,6 +9,7 @@ from colour_training import write_colours
 
 from ovseg_ray.config import DataConfig, SourceConfig
 from ovseg_ray.data import open_dataset
+from ovseg_ray.data.cut import cut
 from ovseg_ray.errors import UserError
 from ovseg_ray.training.sources import Source, Sources, open_sources
 from ovseg_ray.vocabulary import Vocabulary
@@ -128,3 +129,14 @@ def test_pairs_for_zero_shot_episodes(colours: str) -> None:
             assert sample.mask.any()
     with pytest.raises(UserError, match="learns without masks"):
         open_sources(data, masks=False)
+
+
+def test_images_cut_out_for_validation_are_in_no_episode(colours: str) -> None:
+    data = DataConfig(sources=[SourceConfig(path=colours)], episodes="world:1", validation_share=0.25)
+    sources = open_sources(data, masks=True)
+    trained = {sources.image_id(index) for index in range(len(sources))}
+    dataset = open_dataset(colours, "train")
+    kept = cut(dataset, 0.25)[1].index.column("image_id").to_pylist()
+    assert trained
+    assert kept
+    assert not trained & set(kept)

@@ -149,3 +149,18 @@ def test_a_file_that_is_no_study(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("not a database, and long enough to be told from an empty one" * 30)
     with pytest.raises(UserError, match=r"study.db: cannot be used as a study"):
         open_ledger(tmp_path)
+
+
+def test_trial_0_keeps_what_lies_outside_the_space(tmp_path: Path) -> None:
+    space = build(SweepSpace, SPACE)
+    ledger = Ledger(open_study(tmp_path / "study.db", "lseg", space), space, 0, {"kind": "none"})
+    ledger.lag = 2
+    assert ledger.ask() == (0, {"kind": "none"})
+    assert ledger.values(0) == {"kind": "none"}
+    second = ledger.ask()
+    assert second is not None
+    assert {"lr", "kind"} <= set(second[1])
+    ledger.finish(0, Outcome("complete", (0.5,)))
+    ledger.finish(1, Outcome("complete", (0.4,)))
+    assert ledger.ask() is not None  # the sampler copes with what it lacks
+    assert ledger.values(0) == {"kind": "none"}

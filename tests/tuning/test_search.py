@@ -78,6 +78,20 @@ def test_a_trial_whose_process_died_is_started_again_after_a_while(
     assert (outcome.state, outcome.reason) == ("failed", DIED)
 
 
+def test_the_end_comes_only_after_the_last_trial(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module, "AGAIN_S", (0.0,))
+    search, _ = search_of(ledger, tmp_path, trials=2)
+    given = [search.suggest(name) for name in "ab"]
+    search.on_trial_complete("b", {"final": True, "values": [0.5]})
+    assert search.suggest("x") is None  # Ray Tune never asks again after the end, and the first may yet die
+    search.on_trial_complete("a", None, error=True)
+    assert search.suggest("c") == given[0]
+    search.on_trial_complete("c", {"final": True, "values": [0.5]})
+    assert search.suggest("d") == Searcher.FINISHED
+
+
 def test_what_another_start_left_comes_first(ledger: Ledger, tmp_path: Path) -> None:
     before, _ = search_of(ledger, tmp_path)
     given = [before.suggest(name) for name in "ab"]

@@ -202,7 +202,10 @@ def resolve_run(path: Path) -> RunConfig:
     return build(RunConfig, read_yaml(path / "config.yaml"))
 
 
-def test_what_is_wrong_is_told_before_anything_starts(make_base: MakeBase, space: SweepSpace, tmp_path: Path) -> None:
+def test_what_is_wrong_is_told_before_anything_starts(
+    make_base: MakeBase, space: SweepSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_module, "_cluster", lambda: (2, 0.0, 1))
     wrong: Any = {"space": {"training.optimizer.lt": {"type": "float", "low": 0.1, "high": 1.0}}}
     with pytest.raises(UserError, match=r"unknown key 'training.optimizer.lt'; did you mean 'training.optimizer.lr'"):
         tune(make_base(), build(SweepSpace, wrong), tmp_path / "sweep", SweepOptions())
@@ -226,8 +229,53 @@ def test_a_sweep_that_found_nothing_says_why(
         ledger.finish(0, Outcome("failed", reason="no masks"))
 
     monkeypatch.setattr(sweep_module, "_fit", fail)
-    monkeypatch.setattr(sweep_module, "_cluster", lambda: (2, 0.0))
+    monkeypatch.setattr(sweep_module, "_cluster", lambda: (2, 0.0, 1))
     with pytest.raises(UserError, match="no trial was completed; trial 0 failed: no masks; mend that"):
         tune(make_base(), space, tmp_path / "sweep", SweepOptions(1))
     assert "no masks" in (tmp_path / "sweep" / "report.html").read_text()
     assert not (tmp_path / "sweep" / "best.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "parallel", "share", "each", "at_once"),
+    [
+        (2, 0.0, None, 1.0, 1, 2),
+        (7, 0.0, 2, 1.0, 3, 2),
+        (7, 0.0, 4, 1.0, 1, 7),  # --parallel holds back the rest
+        (15, 1.0, None, 0.5, 7, 2),
+        (15, 2.0, None, 1.0, 7, 2),
+        (63, 8.0, None, 1.0, 7, 8),
+        (63, 8.0, None, 2.0, 15, 4),
+    ],
+)
+def test_what_a_trial_takes_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, gpus: float, parallel: int | None, share: float, each: int, at_once: int
+) -> None:
+    monkeypatch.setattr(sweep_module, "_cluster", lambda: (cpus, gpus, 1))
+    worker, count = sweep_module._shares(SweepOptions(parallel=parallel, gpus=share))
+    assert (worker.cpus, count()) == (each, at_once)
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "text"),
+    [
+        (SweepOptions(workers=8), 0.0, "--workers 8: this machine has 2 CPUs for trainings, too few"),
+        (SweepOptions(workers=2), 1.0, "2 CPUs for trainings and 1 GPUs, too few"),
+        (SweepOptions(gpus=1.5), 1.0, "--gpus 1.5: a worker takes a share of one GPU, or whole ones"),
+    ],
+)
+def test_a_trial_that_fits_nowhere_is_refused(
+    monkeypatch: pytest.MonkeyPatch, options: SweepOptions, gpus: float, text: str
+) -> None:
+    monkeypatch.setattr(sweep_module, "_cluster", lambda: (2, gpus, 1))
+    with pytest.raises(UserError, match=re.escape(text)):
+        sweep_module._shares(options)
+
+
+def test_one_command_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").touch()
+    match = "another command is at this sweep"
+    with sweep_module._alone(tmp_path), pytest.raises(UserError, match=match), sweep_module._alone(tmp_path):
+        pass
+    with sweep_module._alone(tmp_path):  # free again
+        pass
