@@ -104,15 +104,24 @@ class Client:
             UserError: a picture that cannot be read, or parameters that cannot be meant.
             EndpointError: refused, or not reached.
         """
-        if model is None and isinstance(picture, UploadResponse):
-            model = f"{picture.model}@{picture.version}"
         asked = _parameters(
             labels, vocabulary, model, threshold, background, parts, mask_format, top_k, deadline_ms
         )  # fmt: skip
-        if isinstance(picture, UploadResponse):
-            body = {"image_id": picture.id, "parameters": asked}
-        else:
-            body = {"inputs": _base64(picture), "parameters": asked}
+        if not isinstance(picture, UploadResponse):
+            return self._segment({"inputs": _base64(picture)}, asked)
+        uploaded = {"image_id": picture.id}
+        if model is not None:
+            return self._segment(uploaded, asked)
+        try:
+            return self._segment(uploaded, {**asked, "model": f"{picture.model}@{picture.version}"})
+        except EndpointError as error:
+            if error.code != "model_not_found":
+                raise
+            # another version stands there now: it encodes the picture anew
+            return self._segment(uploaded, {**asked, "model": picture.model})
+
+    def _segment(self, picture: dict[str, str], parameters: dict[str, Any]) -> SegmentResponse:
+        body = {**picture, "parameters": parameters}
         return SegmentResponse.model_validate_json(self._post("/v1/segment", body))
 
     def segment_many(

@@ -66,7 +66,7 @@ class Transport:
         Raises:
             EndpointError: refused, or not reached.
         """
-        return self._open(method, path, body, headers, retries).read()
+        return self._open(method, path, body, headers, retries, whole=True)[1]
 
     def lines(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Iterator[bytes]:
         """Lines of the answer, each as it arrives.
@@ -74,7 +74,7 @@ class Transport:
         Raises:
             EndpointError: refused, not reached, or the connection broke in between.
         """
-        response = self._open(method, path, body, headers)
+        response, _ = self._open(method, path, body, headers)
         done = False
         try:
             yield from response
@@ -86,8 +86,15 @@ class Transport:
                 self.close()
 
     def _open(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str] | None, retries: int | None = None
-    ) -> http.client.HTTPResponse:
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+        retries: int | None = None,
+        whole: bool = False,
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """An answer and, if it is wanted whole, its body: one that breaks off is asked for again."""
         sent = {"Accept": "application/json", "User-Agent": "ovseg-ray-client", **(headers or {})}
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
@@ -95,7 +102,7 @@ class Transport:
         for attempt in range(retries + 1):
             last = attempt == retries
             try:
-                response = self._once(method, path, body, sent)
+                response, answer = self._once(method, path, body, sent, whole)
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if last or isinstance(error, TimeoutError):
@@ -104,22 +111,24 @@ class Transport:
                 time.sleep(_pause(attempt - 1) if attempt else 0)
                 continue
             if response.status < 400:
-                return response
-            refusal = _refusal(response)
+                return response, answer
+            refusal = _refusal(response, answer)
             lost = response.status in LOST and refusal.problem is None
             if last or not (lost or response.status in BUSY):
                 raise refusal
             time.sleep(_pause(attempt, response.headers.get("Retry-After")))
         raise AssertionError("the last attempt returns or raises")
 
-    def _once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def _once(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], whole: bool
+    ) -> tuple[http.client.HTTPResponse, bytes]:
         connection = getattr(self._local, "connection", None)
         if connection is None:
             kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
             connection = self._local.connection = kind(self._host, self._port, timeout=self._timeout)
         connection.request(method, self._prefix + path, body=body, headers=headers)
         response: http.client.HTTPResponse = connection.getresponse()
-        return response
+        return response, response.read() if whole or response.status >= 400 else b""
 
 
 def _pause(attempt: int, retry_after: str | None = None) -> float:
@@ -129,8 +138,7 @@ def _pause(attempt: int, retry_after: str | None = None) -> float:
     return float(min(FIRST_PAUSE_S * 2**attempt, LONGEST_PAUSE_S)) * random.uniform(0.75, 1.25)
 
 
-def _refusal(response: http.client.HTTPResponse) -> EndpointError:
-    body = response.read()
+def _refusal(response: http.client.HTTPResponse, body: bytes) -> EndpointError:
     try:
         return EndpointError.of(Problem.model_validate(json.loads(body)))
     except (ValueError, ValidationError):  # a proxy's own page, for example

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -21,7 +21,7 @@ from ovseg_ray.serving import huggingface, kserve
 from ovseg_ray.serving.engine import Engine
 from ovseg_ray.serving.middleware import Gate
 from ovseg_ray.serving.openapi import describe
-from ovseg_ray.serving.page_files import PageFiles
+from ovseg_ray.serving.page_files import PAGE, PageFiles
 from ovseg_ray.serving.problems import MEDIA_TYPE, ProblemError
 from ovseg_ray.serving.requests import invalid
 from ovseg_ray.serving.routes import health, images, models, samples, segment, vocabularies
@@ -92,7 +92,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _is_public(path: str) -> bool:
     """The page and what describes the API hold nothing that is not in the package; who reads them needs no token."""
-    return path in ("/docs", "/openapi.json") or not path.startswith(("/v1", "/v2", "/metrics", "/hf"))
+    if path.startswith(("/static-offline-docs/", "/samples/")):
+        return True
+    return path in ("", "/", "/docs", "/openapi.json", "/samples") or path.removeprefix("/") in _page_files()
+
+
+@cache
+def _page_files() -> frozenset[str]:
+    return frozenset(file.relative_to(PAGE).as_posix() for file in PAGE.rglob("*") if file.is_file())
 
 
 def problem_response(request: Request, error: ProblemError) -> JSONResponse:

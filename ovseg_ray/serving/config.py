@@ -35,6 +35,7 @@ class LimitsConfig(Config):
     )
     batch_images: int = Field(256, ge=1, description="pictures of one request")
     labels: int = Field(65_535, ge=1, le=65_535, description="of one request")
+    prompts: int = Field(1_000_000, ge=1, description="of one vocabulary: its synonyms times its templates")
     requests: int = Field(64, ge=1, description="of a replica at a time, waiting ones included; more get 429")
     deadline_ms: int = Field(60_000, ge=1, description="of requests that name none, and the most that any may name")
     formats: list[ImageFormat] = Field(["JPEG", "PNG", "WEBP"], min_length=1, description="of pictures")

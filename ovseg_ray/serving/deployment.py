@@ -53,14 +53,14 @@ class Endpoint:
         """Serve what `config` says, a mapping as of `ServingConfig`. Called by Serve at the start and on changes.
 
         Raises:
-            UserError: at the start, if it cannot be served; a later mistake is logged and changes nothing.
+            UserError: at the start, if it cannot be served; what goes wrong later is logged and changes nothing.
         """
         try:
             await asyncio.to_thread(self._engine.load, build(ServingConfig, config, "user_config"))
-        except UserError as error:
+        except Exception as error:  # the new models may not fit beside the old ones, too
             if not self._engine.ready:
                 raise
-            logger.error("the old models stay: %s", error)
+            logger.error("the old models stay: %s", error, exc_info=not isinstance(error, UserError))
 
     def check_health(self) -> None:
         """Called by Serve; raises where the replica must be replaced."""

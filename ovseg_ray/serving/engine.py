@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import math
 import time
 import uuid
@@ -36,10 +37,11 @@ from ovseg_ray.serving.metrics import Metrics
 from ovseg_ray.serving.models import Found, Models, Prepared, ServedModel
 from ovseg_ray.serving.problems import ProblemError
 from ovseg_ray.serving.texts import SharedPrompts, TextSide
-from ovseg_ray.serving.vocabularies import Vocabularies
+from ovseg_ray.serving.vocabularies import Vocabularies, check_vocabulary
 from ovseg_ray.vocabulary import Vocabulary
 
 T = TypeVar("T")
+logger = logging.getLogger("ovseg_ray.serving")
 HELPERS = 2  # threads that decode pictures and make masks while the model works
 LOCAL_SHARE = 4  # a replica keeps a quarter of what the hub may
 LOCAL_IMAGES_TTL_S = 10.0  # a deleted upload is forgotten by other replicas after so long
@@ -100,7 +102,7 @@ class Engine:
         self._inside = 0
         self._held = Capacity(LimitsConfig().held_pixels)
         # what this replica used of late of the shared uploads
-        self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S)
+        self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S, renews=False)
         # Only the model's thread computes in parallel. Were there a team of OpenMP threads for each thread that uses
         # PyTorch, they would be more than processors, and OpenMP would put them to sleep at every barrier: a forward
         # pass then takes half as long again.
@@ -108,6 +110,8 @@ class Engine:
         self._model_thread = ThreadPoolExecutor(1, "model", _compute_with, (processors,))
         self._model_thread.submit(int).result()  # before any other thread sets another number
         self._helpers = ThreadPoolExecutor(HELPERS, "helper", _compute_with, (1,))
+        # a text tower that takes its time keeps nobody's picture waiting
+        self._text_thread = ThreadPoolExecutor(1, "text", _compute_with, (1,))
         self._loader = ThreadPoolExecutor(1, "loader", _compute_with, (1,))
 
     # ---- models
@@ -223,6 +227,9 @@ class Engine:
                     return index, await self._segment(await self.fetch(sources[index]), None, parameters)
                 except ProblemError as error:
                     return index, error
+                except Exception:  # one picture's fault is its own line, not the end of all
+                    logger.exception("fault in picture %d of a batch", index)
+                    return index, ProblemError("internal", "the server's log says more under this request id")
 
         tasks = [asyncio.create_task(one(index)) for index in range(len(sources))]
         try:
@@ -290,11 +297,12 @@ class Engine:
         begun = time.perf_counter()
         model = self.models.get(parameters.model)
         vocabulary = await self.vocabularies.asked(parameters, model.segmenter.templates)
+        check_vocabulary(vocabulary, self.config.limits)
         answers.background_value(vocabulary.names, parameters.background)
         source = await self._source(data, image_id, model)
         before_text = time.perf_counter()
         known = model.texts.known(vocabulary)
-        text = known if known is not None else await self._help(lambda: model.texts.embed(vocabulary))
+        text = known if known is not None else await self._embed(model, vocabulary)
         after_text = time.perf_counter()
         pixels = self._pixels(source)
         async with self._held.take(pixels):
@@ -329,7 +337,7 @@ class Engine:
     def _pixels(self, source: _Source) -> int:
         if source.encoded is not None:
             return math.prod(source.encoded.size)
-        return math.prod(pictures.check(source.data, self.config.limits))
+        return pictures.pixels_of(source.data, self.config.limits)
 
     def _prepare(self, data: bytes, model: ServedModel) -> tuple[np.ndarray, Prepared]:
         image = pictures.decode(data, self.config.limits)
@@ -383,6 +391,9 @@ class Engine:
             cache=CacheUse(image=False, prompts=0, prompts_encoded=0),
         )
         return response, label_map
+
+    async def _embed(self, model: ServedModel, vocabulary: Vocabulary) -> TextSide:
+        return await asyncio.get_running_loop().run_in_executor(self._text_thread, model.texts.embed, vocabulary)
 
     async def _help(self, function: Callable[[], T], small: bool = False) -> T:
         if small:

@@ -27,10 +27,13 @@ class ExpiringStore(Generic[V]):
         max_bytes: of all values together.
         ttl_s: seconds after its last use that a value is forgotten.
         clock: seconds; for tests.
+        renews: whether a use starts the time anew. A copy of what is kept elsewhere must be looked up there again.
     """
 
-    def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.max_bytes, self.ttl_s, self._clock = max_bytes, ttl_s, clock
+    def __init__(
+        self, max_bytes: int, ttl_s: float, clock: Callable[[], float] = time.monotonic, renews: bool = True
+    ) -> None:
+        self.max_bytes, self.ttl_s, self._clock, self._renews = max_bytes, ttl_s, clock, renews
         self.bytes = 0
         self._entries: OrderedDict[str, _Entry[V]] = OrderedDict()
 
@@ -50,13 +53,14 @@ class ExpiringStore(Generic[V]):
         return True
 
     def get(self, key: str) -> V | None:
-        """A value, if it is still there; its time starts anew."""
+        """A value, if it is still there; its time starts anew where uses renew."""
         self._expire()
         entry = self._entries.get(key)
         if entry is None:
             return None
-        entry.expires = self._clock() + self.ttl_s
-        self._entries.move_to_end(key)
+        if self._renews:
+            entry.expires = self._clock() + self.ttl_s
+            self._entries.move_to_end(key)
         return entry.value
 
     def delete(self, key: str) -> bool:
@@ -69,6 +73,6 @@ class ExpiringStore(Generic[V]):
 
     def _expire(self) -> None:
         now = self._clock()
-        # every use moves a value to the end and gives it the same time, so the first expire first
+        # what gives a value its time moves it to the end, so the first expire first
         while self._entries and next(iter(self._entries.values())).expires <= now:
             self.delete(next(iter(self._entries)))

@@ -13,6 +13,7 @@ Request parameters are those of `/v1/segment`: `threshold`, `background`, `deadl
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import struct
@@ -28,7 +29,7 @@ from ovseg_ray.serving.engine import Answer
 from ovseg_ray.serving.openapi import ref
 from ovseg_ray.serving.problems import ProblemError
 from ovseg_ray.serving.protocols import InferRequest
-from ovseg_ray.serving.requests import check_labels, validate
+from ovseg_ray.serving.requests import LARGE, check_labels, validate
 from ovseg_ray.serving.routes import EngineDep
 from ovseg_ray.serving.routes.foreign import ErrorKeyRoute
 
@@ -36,6 +37,7 @@ router = APIRouter(prefix="/v2", tags=["open inference protocol"], route_class=E
 
 JSON_LENGTH = "inference-header-content-length"
 VOID = MAX_LABELS
+MOST_JSON_PIXELS = 4_000_000  # as text they take twenty times the memory, and seconds
 INPUTS = [
     {"name": "image", "datatype": "BYTES", "shape": [1]},
     {"name": "labels", "datatype": "BYTES", "shape": [-1]},
@@ -105,14 +107,15 @@ async def model(name: str, engine: EngineDep, version: str | None = None) -> dic
 async def infer(name: str, request: Request, engine: EngineDep, version: str | None = None) -> Response:
     """Label every pixel with the best of the labels."""
     with engine.admitted():
-        asked, tensors = read(await request.body(), request.headers.get(JSON_LENGTH))
+        body, length = await request.body(), request.headers.get(JSON_LENGTH)
+        asked, tensors = await asyncio.to_thread(read, body, length) if len(body) > LARGE else read(body, length)
         wanted = _outputs(asked)
         image_id, parameters = _parameters(asked, tensors, _key(name, version))
         check_labels(parameters, engine.config.limits)
         image = _image(tensors, image_id)
         data = None if image is None else await engine.fetch(image)
         answer = await engine.segment(data, image_id, parameters)
-        return _respond(asked, wanted, answer)
+        return await asyncio.to_thread(_respond, asked, wanted, answer)
 
 
 def read(body: bytes, json_length: str | None) -> tuple[InferRequest, dict[str, list[bytes | str]]]:
@@ -224,6 +227,10 @@ def _outputs(asked: InferRequest) -> dict[str, bool]:
 
 
 def _respond(asked: InferRequest, wanted: dict[str, bool], answer: Answer) -> Response:
+    if answer.label_map.size > MOST_JSON_PIXELS and not all(wanted.values()):
+        raise ProblemError(
+            "image_too_large", f"tensors of over {MOST_JSON_PIXELS} pixels do not go as JSON; ask for binary_data"
+        )
     void = ignore_value(len(answer.names))
     label_map = answer.label_map.astype("<u2")
     label_map[answer.label_map == void] = VOID

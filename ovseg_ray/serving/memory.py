@@ -93,3 +93,8 @@ def _left_in_cgroup() -> int:
     except OSError:
         most = now = "max"
     return int(most) - int(now) if most.isdecimal() and now.isdecimal() else 2**63
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory was too small; on a CPU PyTorch has no type of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 
+from starlette._utils import get_route_path  # what the router goes by: the two must never differ
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,7 +67,7 @@ class Gate:
 
         who = ""
         try:
-            who = self._admit(scope["path"], headers)
+            who = self._admit(get_route_path(scope), headers)
             await self.app(scope, self._limited(receive), with_headers)
         except ProblemError as error:
             await _refuse(error, request_id, with_headers)
@@ -102,7 +103,7 @@ class Gate:
     def _record(self, scope: Scope, status: int, seconds: float, request_id: str, who: str) -> None:
         route = route_of(scope)
         self._engine.metrics.request(route, scope["method"], status, seconds)
-        if scope["path"] in OPEN:
+        if get_route_path(scope) in OPEN:
             return
         line = {"request_id": request_id, "method": scope["method"], "route": route, "status": status}
         logger.info(json.dumps({**line, "ms": round(1000 * seconds, 1), "who": who, "replica": self._engine.replica}))

@@ -286,7 +286,9 @@ class ServedModel:
         if waiting:
             try:
                 encodings = self._encode(waiting)
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
                 return self._run_halves(jobs, error)
             times = started, time.perf_counter()
             for positions in _alike(waiting):

@@ -8,7 +8,7 @@ import binascii
 import numpy as np
 from PIL import Image
 
-from ovseg_ray.data.images import rgb, size_of, undecoded
+from ovseg_ray.data.images import rgb, undecoded
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.config import LimitsConfig
 from ovseg_ray.serving.problems import ProblemError
@@ -32,21 +32,21 @@ def from_text(text: str) -> bytes:
         raise ProblemError("invalid_image", "inputs: neither base64 nor a data URI") from error
 
 
-def check(data: bytes, limits: LimitsConfig) -> tuple[int, int]:
-    """(height, width) of a picture, upright, from its header alone.
+def pixels_of(data: bytes, limits: LimitsConfig) -> int:
+    """How many pixels a picture has, from its header alone: its orientation may stand behind its pixels.
 
     Raises:
         ProblemError: no picture, a format that is not taken, or too many pixels.
     """
     with _opened(data, limits) as image:
-        return size_of(image)
+        return image.width * image.height
 
 
 def decode(data: bytes, limits: LimitsConfig) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned upright.
 
     Raises:
-        ProblemError: as `check`, or damaged.
+        ProblemError: as `pixels_of`, or damaged.
     """
     try:
         with _opened(data, limits) as image:
@@ -70,9 +70,8 @@ def _opened(data: bytes, limits: LimitsConfig) -> Image.Image:
     if image.format not in limits.formats:
         raise ProblemError("unsupported_format", f"{image.format} is not taken; send {_names(limits)}")
     if (pixels := image.width * image.height) > limits.pixels:
-        height, width = size_of(image)
         raise ProblemError(
-            "image_too_large", f"{width} x {height} is {pixels} pixels, at most {limits.pixels} are taken"
+            "image_too_large", f"{image.width} x {image.height} is {pixels} pixels, at most {limits.pixels} are taken"
         )
     return image
 

@@ -56,6 +56,7 @@ class ProblemError(Exception):
     errors: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
+        self.detail = self.detail.encode("utf-8", "replace").decode()  # JSON of a client may hold half a character
         Exception.__init__(self, self.code, self.detail, self.retry_after, self.errors)  # so that it pickles
 
     @property

@@ -149,11 +149,14 @@ def from_fields(fields: QueryParams | FormData) -> tuple[str | None, Parameters]
         else:
             values[key] = texts[-1]
     image_id = values.pop("image_id", None)
+    if not isinstance(image_id, str | None):
+        raise ProblemError("invalid_parameter", "image_id: must be a text")
     return image_id, validate(Parameters, values)
 
 
 def check_labels(parameters: Parameters, limits: LimitsConfig) -> None:
-    """
+    """Before they are looked at one by one; `check_vocabulary` counts those of a vocabulary.
+
     Raises:
         ProblemError: too many labels.
     """

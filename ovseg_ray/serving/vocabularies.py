@@ -8,6 +8,7 @@ from functools import cache
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.api import Parameters, VocabularyBody, VocabularyEntry
 from ovseg_ray.serving.api import Vocabulary as StoredVocabulary
+from ovseg_ray.serving.config import LimitsConfig
 from ovseg_ray.serving.hub import MAX_VOCABULARIES
 from ovseg_ray.serving.hub_client import HubClient
 from ovseg_ray.serving.problems import ProblemError
@@ -25,14 +26,15 @@ class Vocabularies:
     def __init__(self, hub: HubClient) -> None:
         self._hub = hub
 
-    async def put(self, key: str, body: VocabularyBody) -> StoredVocabulary:
+    async def put(self, key: str, body: VocabularyBody, limits: LimitsConfig) -> StoredVocabulary:
         """Make or replace a vocabulary.
 
         Raises:
-            ProblemError: a shipped one, or labels that cannot be used.
+            ProblemError: a shipped one, labels that cannot be used, or too many of them.
         """
         _refuse_shipped(key)
         found = _from_body(body, key)
+        check_vocabulary(found, limits)
         if not await self._hub.put_vocabulary(key, body.model_dump(mode="json")):
             raise ProblemError("storage_full", f"there are {MAX_VOCABULARIES} vocabularies; delete one first")
         return _described(key, found, body, shipped=False)
@@ -90,6 +92,20 @@ class Vocabularies:
         return VocabularyBody.model_validate(stored)
 
 
+def check_vocabulary(vocabulary: Vocabulary, limits: LimitsConfig) -> None:
+    """
+    Raises:
+        ProblemError: more labels or prompts than are taken.
+    """
+    if len(vocabulary) > limits.labels:
+        raise ProblemError("body_too_large", f"{len(vocabulary)} labels, at most {limits.labels} at once")
+    prompts = sum(len(label.synonyms) for label in vocabulary.labels) * len(vocabulary.templates)
+    if prompts > limits.prompts:
+        raise ProblemError(
+            "body_too_large", f"{prompts} prompts (synonyms times templates), at most {limits.prompts} at once"
+        )
+
+
 def _unknown(key: str) -> ProblemError:
     return ProblemError("vocabulary_not_found", f'no vocabulary "{key}"; see /v1/vocabularies')
 
@@ -114,10 +130,10 @@ def _to_body(vocabulary: Vocabulary) -> VocabularyBody:
 
 
 def _from_body(body: VocabularyBody, name: str, templates: Sequence[str] = BARE) -> Vocabulary:
-    labels = []
+    labels, background = [], set(body.background)
     for entry in body.labels:
         synonyms = (entry,) if isinstance(entry, str) else tuple(entry)
-        labels.append(Label(synonyms[0], synonyms, synonyms[0] in body.background))
+        labels.append(Label(synonyms[0], synonyms, synonyms[0] in background))
     try:
         return Vocabulary(tuple(labels), tuple(body.templates or templates), name)
     except UserError as error:

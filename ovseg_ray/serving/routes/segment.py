@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -73,7 +74,7 @@ async def _one(ask: Ask, engine: Engine, request: Request) -> Response:
     data = await engine.fetch(ask.pictures[0]) if ask.pictures else None
     answer = await engine.segment(data, ask.image_id, parameters)
     if bare:
-        return Response(encode_mask(answer.label_map), media_type="image/png")
+        return Response(await asyncio.to_thread(encode_mask, answer.label_map), media_type="image/png")
     answer.response.request_id = request.state.request_id
     return Response(answer.response.model_dump_json(exclude_none=True), media_type="application/json")
 

@@ -22,7 +22,7 @@ async def vocabularies(engine: EngineDep) -> VocabularyList:
 @router.put("/v1/vocabularies/{id}")
 async def put(id: Key, body: VocabularyBody, engine: EngineDep) -> Vocabulary:
     """Make one, or replace it."""
-    return await engine.vocabularies.put(id, body)
+    return await engine.vocabularies.put(id, body, engine.config.limits)
 
 
 @router.get("/v1/vocabularies/{id}")
