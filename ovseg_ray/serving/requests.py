@@ -60,7 +60,7 @@ async def read_segment(request: Request, limits: LimitsConfig) -> Ask:
         image_id, parameters = from_fields(request.query_params)
         ask = Ask((data,) if data else (), image_id, parameters, False)
     else:
-        raise ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON, multipart/form-data or a picture")
+        raise _not_taken(kind)
     return _checked(ask, limits)
 
 
@@ -84,7 +84,7 @@ async def read_picture(request: Request) -> tuple[bytes | str, dict[str, Any]]:
         return files[0], dict(fields)
     if kind.startswith(RAW) or not kind:
         return await request.body(), dict(request.query_params)
-    raise ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON, multipart/form-data or a picture")
+    raise _not_taken(kind)
 
 
 def content_type(request: Request) -> str:
@@ -186,6 +186,11 @@ async def _files(form: FormData) -> tuple[list[bytes], FormData]:
         else:
             fields.append((key, value))
     return files, FormData(fields)
+
+
+def _not_taken(kind: str) -> ProblemError:
+    hint = "; curl wants -H 'content-type: image/jpeg'" if kind == "application/x-www-form-urlencoded" else ""
+    return ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON, multipart/form-data or a picture{hint}")
 
 
 def _parse_parameters(text: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ ROW = re.compile(
 )
 GOOD = encoded(picture())
 TEXT = base64.b64encode(GOOD).decode()
-LIMITS = {"body_bytes": 2**20, "pixels": 1_000_000, "batch_images": 8, "labels": 100}
+LIMITS = {"body_bytes": 2**20, "pixels": 1_000_000, "batch_images": 8, "labels": 100, "prompts": 100}
 
 Ask = Callable[[TestClient], Any]
 
@@ -114,6 +114,12 @@ CASES: dict[str, Ask] = {
     "an unknown vocabulary": asks(labels=None, vocabulary="mine"),
     "an unknown model": asks(model="lsge"),
     "an unknown version": asks(model="lseg@2"),
+    "an upload that is a number": raw(b"", parameters='{"image_id": 5}'),
+    "a parameter of half a character": lambda client: client.post(
+        "/v1/segment",
+        content=b'{"inputs": "x", "parameters": {"background": "\\ud800", "candidate_labels": ["sky"]}}',
+        headers=JSON,
+    ),
     "an unknown upload": segment({"image_id": "img_x", "parameters": {"candidate_labels": ["sky"]}}),
     "a picture and an upload": segment({"inputs": TEXT, "image_id": "img_x"}),
     "text that is no base64": asks("näh!"),
@@ -125,6 +131,7 @@ CASES: dict[str, Ask] = {
     "a PDF": raw(b"%PDF-1.4\n1 0 obj"),
     "a pickle": raw(pickle.dumps({"a": 1}), "application/octet-stream"),
     "a PNG of 30000 x 30000 in 1 kB": raw(bomb()),
+    "a PNG of 9000 x 9000 in 1 kB": raw(bomb(9000)),
     "a picture over the limit": raw(saved("PNG", (1001, 1000))),
     "a body over the limit": raw(bytes(2**20 + 1)),
     "a body that grows over the limit unannounced": lambda client: client.post(
@@ -132,12 +139,17 @@ CASES: dict[str, Ask] = {
     ),
     "nine pictures in one request": asks([TEXT] * 9),
     "text as the content type": raw(b"hello", "text/plain"),
+    "curl --data-binary without a content type": raw(GOOD, "application/x-www-form-urlencoded"),
     "a form without a boundary": lambda client: client.post("/v1/segment", content=b"x", headers=FORM),
     "a form whose image is text": lambda client: client.post("/v1/segment", files={"image": (None, "x")}),
     "a URL": asks("https://example.org/cat.jpg"),
     "a URL into the server's network": asks("http://169.254.169.254/latest/meta-data"),
     "a vocabulary that comes with the program": put("coco-80", {"labels": ["sky"]}),
     "a vocabulary id with a slash": put("a/b", {"labels": ["sky"]}),
+    "a vocabulary of 101 labels": put("mine", {"labels": [f"word {i}" for i in range(101)]}),
+    "51 templates of two labels": put(
+        "mine", {"labels": ["sky", "grass"], "templates": [f"{i} {{}}" for i in range(51)]}
+    ),
     "a template without {}": put("mine", {"labels": ["sky"], "templates": ["a photo"]}),
     "an address that is none": lambda client: client.get("/v1/nothing"),
     "GET where POST is meant": lambda client: client.get("/v1/segment"),

@@ -149,10 +149,11 @@ def scripted(*answers: tuple[int, dict[str, str], bytes] | None) -> Iterator[tup
                 return
             status, headers, body = answer
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
+            self.close_connection |= headers.get("Connection") == "close"
 
         def log_message(self, *_: object) -> None:
             pass
@@ -219,3 +220,24 @@ def test_nobody_there_is_said() -> None:
     with pytest.raises(EndpointError, match="no answer") as caught:
         Client("http://127.0.0.1:9", retries=0).models()
     assert caught.value.code == "unreachable"
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    cut = (200, {"Content-Length": "100", "Connection": "close"}, b'{"models"')
+    with scripted(cut, (200, {}, b'{"models": []}')) as (url, asked):
+        assert Client(url).models() == []
+    assert len(asked) == 2
+    with scripted(cut) as (url, asked), pytest.raises(EndpointError, match="no answer") as caught:
+        Client(url, retries=1).models()
+    assert caught.value.code == "unreachable"
+
+
+def test_an_upload_outlives_the_version_that_took_it(client: Client, image: np.ndarray) -> None:
+    uploaded = client.upload(image)
+    gone = uploaded.model_copy(update={"version": "0"})
+    assert np.array_equal(
+        label_map(client.segment(gone, LABELS, parts=["label_map"])),
+        label_map(client.segment(uploaded, LABELS, parts=["label_map"])),
+    )
+    with pytest.raises(EndpointError, match="no model"):
+        client.segment(gone, LABELS, model=f"{gone.model}@0")  # asked for by name: not replaced

@@ -352,3 +352,52 @@ def test_a_batch_that_does_not_fit_is_halved(run: Path, monkeypatch: pytest.Monk
     assert len(answers) == 9
     assert max(sizes) > 2
     assert all(answer.response.image.width == 65 for answer in answers)
+
+
+def test_a_slow_text_tower_keeps_nobody_else_waiting(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run)
+    texts, go = engine.models.get(None).texts, threading.Event()
+    real = texts.embed
+
+    def slow(vocabulary: Any) -> Any:
+        go.wait(10)
+        return real(vocabulary)
+
+    async def ask() -> list[Any]:
+        data = encoded(picture())
+        await engine.segment(data, None, parameters())  # these labels are known from here on
+        monkeypatch.setattr(texts, "embed", slow)
+        late = [
+            asyncio.create_task(engine.segment(data, None, parameters(candidate_labels=[f"word {i}"], deadline_ms=100)))
+            for i in range(3)
+        ]
+        gone = await asyncio.gather(*late, return_exceptions=True)
+        answer = await engine.segment(data, None, parameters(deadline_ms=5000))
+        go.set()
+        return [*gone, answer]
+
+    *gone, answer = asyncio.run(ask())
+    assert [error.code for error in gone] == ["deadline_exceeded"] * 3
+    assert isinstance(answer, Answer)
+
+
+def test_one_pictures_fault_does_not_end_a_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run)
+    real = engine._prepare
+
+    def prepare(data: bytes, model: Any) -> Any:
+        if data == b"fault":
+            raise RuntimeError("broken")
+        return real(data, model)
+
+    monkeypatch.setattr(engine, "_prepare", prepare)
+    monkeypatch.setattr(engine, "_pixels", lambda source: 10)
+
+    async def ask() -> dict[int, Any]:
+        sources = [encoded(picture()), b"fault", encoded(picture(seed=1))]
+        return {index: answer async for index, answer in engine.segment_many(sources, parameters())}
+
+    answers = asyncio.run(ask())
+    assert [type(answers[index]) for index in range(3)] == [Answer, ProblemError, Answer]
+    assert answers[1].code == "internal"
+    assert "broken" not in answers[1].detail

@@ -53,6 +53,17 @@ def test_everything_that_tells_something_is_locked(locked: tuple[TestClient, str
     assert locked[0].get(path).status_code == 401
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/vocabularies/x", "/metrics", "/v2", "/hf/lseg", "/nothing"])
+def test_a_prefix_opens_nothing(engine: Engine, locked: tuple[TestClient, str], path: str) -> None:
+    below = TestClient(create_app(engine), root_path="/street", raise_server_exceptions=False)
+    assert below.get(f"/street{path}").status_code == 401
+    assert below.post("/street/v1/segment", params=ASK, content=encoded(picture())).status_code == 401
+    for public in ("/", "/healthz", "/docs", "/main.js", "/style.css"):
+        assert below.get(f"/street{public}").status_code == 200, public
+    token = {"authorization": f"Bearer {locked[1]}"}
+    assert below.get("/street/v1/models", headers=token).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/", "/openapi.json"])
 def test_health_and_the_page_are_open(locked: tuple[TestClient, str], path: str) -> None:
     assert locked[0].get(path).status_code == 200

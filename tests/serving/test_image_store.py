@@ -58,3 +58,13 @@ def test_an_upload_grows_with_each_model_and_never_past_the_bound() -> None:
     assert hub.get_image(key) is None, "it made room"
     assert other is not None
     assert hub.put_image(b"", (2, 2), "a@1", "large", 101) is None
+
+
+def test_a_copy_is_looked_up_again_however_often_it_is_used() -> None:
+    clock = Clock()
+    store: ExpiringStore[str] = ExpiringStore(100, 10, clock, renews=False)
+    store.put("a", "A", 1)
+    clock.now = 9
+    assert store.get("a") == "A"
+    clock.now = 10
+    assert store.get("a") is None

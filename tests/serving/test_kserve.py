@@ -163,3 +163,23 @@ def test_elements_that_do_not_add_up_are_refused(plain: TestClient, tail: bytes)
     answer = plain.post(URL, content=text + tail, headers={"inference-header-content-length": str(len(text))})
     assert answer.status_code == 400
     assert "do not add up" in answer.json()["error"]
+
+
+def test_large_tensors_do_not_go_as_json(plain: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovseg_ray.serving.kserve.MOST_JSON_PIXELS", 100)
+    image = base64.b64encode(encoded(picture())).decode()
+    inputs = [
+        {"name": "image", "datatype": "BYTES", "shape": [1], "data": [image]},
+        {"name": "labels", "datatype": "BYTES", "shape": [2], "data": ["sky", "grass"]},
+    ]
+    answer = plain.post("/v2/models/lseg/infer", json={"inputs": inputs})
+    assert answer.status_code == 413
+    assert "ask for binary_data" in answer.json()["error"]
+    asked = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    assert plain.post("/v2/models/lseg/infer", json=asked).status_code == 200
+
+
+def test_half_a_character_is_a_mistake_not_a_fault(plain: TestClient) -> None:
+    answer = plain.post("/v2/models/lseg/infer", content=b'{"inputs": [], "parameters": {"\\ud800": 1}}')
+    assert answer.status_code == 422
+    assert "parameter ?" in answer.json()["error"]
