@@ -157,8 +157,9 @@ def query(
     """
     from ovseg_ray.cluster import connect
     from ovseg_ray.neighbours import NeighbourService
+    from ovseg_ray.neighbours.service import is_running
 
-    with connect(address, debug=debug), NeighbourService(index_path, shared=address is not None) as service:
+    with connect(address, debug=debug), NeighbourService(index_path, shared=is_running(index_path)) as service:
         found, scores = service.nearest_of(images, min(k + 1, service.manifest.rows))
         for image, names, cosines in zip(images, found, scores.tolist(), strict=True):
             pairs = [(name, cosine) for name, cosine in zip(names, cosines, strict=True) if name != image][:k]
@@ -181,9 +182,10 @@ def add(
     from ovseg_ray.cluster import connect
     from ovseg_ray.feature_store.vectors import open_vectors
     from ovseg_ray.neighbours import NeighbourService
+    from ovseg_ray.neighbours.service import is_running
 
     vectors = open_vectors(features)
-    with connect(address, debug=debug), NeighbourService(index_path, shared=address is not None) as service:
+    with connect(address, debug=debug), NeighbourService(index_path, shared=is_running(index_path)) as service:
         for ids, block in vectors.blocks():
             service.add(ids.to_pylist(), block)
         emit(

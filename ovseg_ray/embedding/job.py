@@ -8,6 +8,7 @@ actors are busy.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
     """Embed every image of a split. Ray must be connected (`ovseg_ray.cluster.connect`).
 
     The same call again goes on where it was stopped: parts that are there are kept. An image that cannot be read is
-    recorded in the manifest and left out.
+    recorded in the manifest and left out; once it was mended, the same call takes it in.
 
     Args:
         dataset: its files seen by every node.
@@ -66,9 +67,10 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
         raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
     probe = Embedder(config)  # what is wrong with the encoder is said here, once
     start_store(out, job_of(dataset, config))
+    size = part_images(config)
+    _drop_mended(dataset, out, size)
     if (out / MANIFEST).is_file():
         return FeatureStore.open(out)
-    size = part_images(config)
     parts = range(-(-len(dataset) // size))
     missing = [number for number in parts if not part_file(out, number).is_file()]
     done = len(dataset) - sum(min(size, len(dataset) - number * size) for number in missing)
@@ -79,6 +81,30 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
             done, failed = done + images, failed + wrong
             bar.update(done, unreadable=str(failed))
     return _finish(dataset, out, config, probe, len(parts))
+
+
+def _drop_mended(dataset: DataSet, out: Path, size: int) -> None:
+    """Forget parts with an image that could not be read and now can be, and with them that the store is whole."""
+    if (out / MANIFEST).is_file() and not FeatureStore.open(out).info.failed:
+        return
+    for number in range(-(-len(dataset) // size)):
+        file = part_file(out, number)
+        failed = {name for name, _ in part_summary(file)[1]} if file.is_file() else set()
+        if not failed:
+            continue
+        rows = dataset.index.slice(number * size, size).to_pylist()
+        if any(row["image_id"] in failed and _readable(dataset, row) for row in rows):
+            (out / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(out / "maps", ignore_errors=True)  # of the store as it was
+            file.unlink()
+
+
+def _readable(dataset: DataSet, row: dict[str, Any]) -> bool:
+    try:
+        dataset.decode_row(row)
+    except UserError:
+        return False
+    return True
 
 
 def job_of(dataset: DataSet, config: EmbedConfig) -> dict[str, Any]:

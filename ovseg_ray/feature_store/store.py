@@ -8,6 +8,7 @@ maps/           dense maps as plain arrays to map into memory, made from the par
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import uuid
@@ -158,7 +159,10 @@ class FeatureStore:
         place = self.path / "maps"
         shape = (self.info.rows, self.info.dim, *self.info.grid)
         if not (place / "features.npy").is_file():
-            write_directory_atomically(place, self._fill_maps)
+            with (self.path / ".maps.lock").open("w") as lock:
+                fcntl.lockf(lock, fcntl.LOCK_EX)  # one process makes them, the others wait for it
+                if not (place / "features.npy").is_file():
+                    write_directory_atomically(place, self._fill_maps)
         maps = np.load(place / "features.npy", mmap_mode="r")
         assert maps.shape == shape
         scales = np.load(place / "scales.npy", mmap_mode="r") if self.info.dense == "int8" else None

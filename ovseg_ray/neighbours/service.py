@@ -20,6 +20,7 @@ from ovseg_ray.neighbours.storage import Manifest, Storage
 from ovseg_ray.neighbours.top_k import Found, merge
 
 QUALITY = "quality.json"
+NAMESPACE = "ovseg_ray"  # of shards that stay
 ROWS_OF_A_SHARD = 20_000  # fewer are not worth a process
 
 
@@ -41,7 +42,7 @@ class NeighbourService:
         root: directory of a `Storage`, seen by every node.
         resident: shards keep vectors in memory.
         shared: shards outlive this process, and other processes of the cluster find them by `root`.
-        recall_at: k at which the recall of an approximate index is measured.
+        recall_at: k at which the recall of an approximate index is measured; searches for more neighbours are exact.
 
     Raises:
         UserError: no storage there, or an approximate index below its recall floor.
@@ -55,11 +56,15 @@ class NeighbourService:
     def __init__(self, root: Path, *, resident: bool = False, shared: bool = False, recall_at: int = 8) -> None:
         self.storage = Storage(root.absolute())
         self._manifest = self.storage.manifest()
-        self._shared = shared
+        self._shared, self._recall_at = shared, recall_at
         self._shards = [self._start(number, resident) for number in range(self._manifest.shards)]
         self.quality = Quality(1.0, None)
         if not self._manifest.index.exact:
-            self.quality = self._known_quality(recall_at) or self._measured_quality(recall_at)
+            try:
+                self.quality = self._known_quality(recall_at) or self._measured_quality(recall_at)
+            except UserError:
+                self.stop()  # shared shards would stay, and nobody would know of them
+                raise
 
     def _known_quality(self, k: int) -> Quality | None:
         """What another client of the same vectors and index has measured."""
@@ -82,8 +87,8 @@ class NeighbourService:
         threads = max(1, int(resources.get("CPU", 1)) // self._manifest.shards // 2)
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 if gpu else 0}
         if self._shared:
-            name = f"neighbours-{hashlib.sha256(str(self.storage.root).encode()).hexdigest()[:12]}-{number}"
-            options |= {"name": name, "get_if_exists": True, "lifetime": "detached", "namespace": "ovseg_ray"}
+            name = _name(self.storage.root, number)
+            options |= {"name": name, "get_if_exists": True, "lifetime": "detached", "namespace": NAMESPACE}
         actor = ray.remote(Shard).options(max_restarts=-1, max_task_retries=-1, **options)
         return actor.remote(self.storage.root, number, threads, "cuda" if gpu else "cpu", resident)
 
@@ -141,7 +146,7 @@ class NeighbourService:
             raise UserError(
                 f"query of shape {shape}: give vectors of {self._manifest.dim} numbers that are not all zero"
             )
-        return self._named(self.search(queries / lengths, k, self.quality.effort))
+        return self._named(self.search(queries / lengths, k, self._effort(k)))
 
     def nearest_of(self, ids: Sequence[str], k: int) -> tuple[list[list[str]], np.ndarray]:
         """As `nearest`, of vectors that are there: each is its own first neighbour.
@@ -156,7 +161,11 @@ class NeighbourService:
                 raise UserError(f"'{name}': is not in {self.storage.root}; names are those of its vectors")
             rows.append(row)
         vectors = self.storage.gather(np.array(rows), self._manifest.segments)
-        return self._named(self.search(vectors, k, self.quality.effort))
+        return self._named(self.search(vectors, k, self._effort(k)))
+
+    def _effort(self, k: int) -> int | None:
+        """What was measured says nothing of more neighbours than it was measured with."""
+        return self.quality.effort if k <= self._recall_at else None
 
     def _named(self, found: Found) -> tuple[list[list[str]], np.ndarray]:
         if found.rows.size and found.rows.max() >= len(self.storage.names):
@@ -190,6 +199,19 @@ class NeighbourService:
     @property
     def _known(self) -> int:
         return len(self._manifest.segments)
+
+
+def is_running(root: Path) -> bool:
+    """Whether shards that stay are there for an index, on the connected cluster."""
+    try:
+        ray.get_actor(_name(root.absolute(), 0), namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _name(root: Path, number: int) -> str:
+    return f"neighbours-{hashlib.sha256(str(root).encode()).hexdigest()[:12]}-{number}"
 
 
 def default_shards(rows: int) -> int:

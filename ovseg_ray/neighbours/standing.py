@@ -36,7 +36,7 @@ def start_service(
     """
     root = Path(root).absolute()
     if not (root / MANIFEST).is_file():
-        if root.exists() and (not root.is_dir() or any(root.iterdir())) and not any(root.glob("segment-*")):
+        if root.exists() and (not root.is_dir() or any(root.iterdir())) and not any(root.glob("*segment-*")):
             raise UserError(f"{root}: is there and no neighbour index; choose a new or empty directory")
         count = min(shards or default_shards(vectors.rows), vectors.rows)
         plan_memory(vectors.rows, vectors.dim, FETCHED, count, index, memory)

@@ -140,7 +140,11 @@ class Storage:
                 progress(done)
         segments = tuple(writer.close() for writer in writers)
         storage._write(Manifest(vectors.dim, segments, index, shards, digest.hexdigest()))
-        storage.check_names(vectors.path)
+        try:
+            storage.check_names(vectors.path)
+        except UserError:
+            (root / MANIFEST).unlink()  # what stands there is no index
+            raise
         return storage
 
     def append(self, ids: pa.Array, vectors: np.ndarray) -> Manifest:

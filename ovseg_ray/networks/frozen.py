@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -15,6 +16,9 @@ from ovseg_ray.config import Config
 from ovseg_ray.errors import UserError
 from ovseg_ray.networks.building import build_image_encoder
 from ovseg_ray.networks.config import BatchNormMode, Four, ImageEncoderConfig, pretrained_tag
+
+if TYPE_CHECKING:
+    from ovseg_ray.networks.dino import DinoViT
 
 Triple = tuple[float, float, float]
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -94,20 +98,37 @@ class _Pyramid(FrozenBackbone):
         return self.encoder(images)[self._level]
 
 
-class _Dino(FrozenBackbone):
+class DinoBackbone(FrozenBackbone):
+    """A vision transformer of DINO.
+
+    Args:
+        vit: of any size.
+        architecture: name of its weights in timm.
+    """
+
     mean, std = IMAGENET
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, vit: DinoViT, architecture: str = "vit_small_patch8") -> None:
+        super().__init__()
+        self.vit = vit
+        self.channels, self.stride, self.multiple = vit.channels, vit.stride, vit.stride
+        self._timm = f"{architecture}_224"
+        self.requires_grad_(False)
+
+    @classmethod
+    def of(cls, config: BackboneConfig) -> DinoBackbone:
+        """The published sizes.
+
+        Raises:
+            UserError: another architecture.
+        """
         from ovseg_ray.networks.dino import DinoViT
 
-        super().__init__()
         name = config.architecture or "vit_small_patch8"
         size, _, patch = name.rpartition("_patch")
         if size not in DINO_SIZES or patch not in ("8", "16"):
             raise UserError(f"encoder.architecture = {name}: DINO has vit_small and vit_base with _patch8 or _patch16")
-        self.vit = DinoViT(*DINO_SIZES[size], patch_size=int(patch), kind=config.kind)
-        self.channels, self.stride, self.multiple = self.vit.channels, int(patch), int(patch)
-        self._timm = f"{name}_224"
+        return cls(DinoViT(*DINO_SIZES[size], patch_size=int(patch), kind=config.kind), name)
 
     def load_pretrained(self, weights: str) -> None:
         from ovseg_ray.networks.image_encoder import read_weights, take_strictly
@@ -165,8 +186,8 @@ def build_backbone(config: BackboneConfig) -> FrozenBackbone:
     Raises:
         UserError: an architecture that does not exist.
     """
-    kinds: dict[str, type[FrozenBackbone]] = {"dino": _Dino, "timm": _Timm}
-    built = kinds[config.name](config) if config.name in kinds else _Pyramid(config)
+    kinds: dict[str, Callable[[BackboneConfig], FrozenBackbone]] = {"dino": DinoBackbone.of, "timm": _Timm}
+    built = kinds.get(config.name, _Pyramid)(config)
     built.requires_grad_(False)
     return built.train(False)
 

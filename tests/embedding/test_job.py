@@ -233,3 +233,24 @@ def actors_below(pid: int) -> list[int]:
             if "MapWorker" in " ".join(process.cmdline()):
                 found.append(process.pid)
     return found
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_mended_image_is_taken_in_by_the_same_command(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "store"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(photos / f"{index}.png")
+    whole = (photos / "1.png").read_bytes()
+    (photos / "1.png").write_bytes(whole[:50])
+    before = embed(open_dataset(photos), out, CONFIG)
+    assert before.info.rows == 2
+    before.features(0)  # makes the maps
+    kept = before.files[0].stat().st_mtime_ns
+    assert embed(open_dataset(photos), out, CONFIG).files[0].stat().st_mtime_ns == kept  # still broken: nothing is done
+    (photos / "1.png").write_bytes(whole)
+    after = embed(open_dataset(photos), out, CONFIG)
+    assert (after.info.rows, after.info.failed) == (3, ())
+    assert after.features(2).shape == before.features(0).shape

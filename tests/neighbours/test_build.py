@@ -113,6 +113,23 @@ def test_killed_shards_come_back_and_answer_the_same(tmp_path: Path) -> None:
         assert scores[0, 0] == pytest.approx(1, abs=1e-6)
 
 
+def test_more_neighbours_than_the_recall_was_measured_for_are_found_exactly(tmp_path: Path) -> None:
+    vectors = clustered(4000)
+    with NeighbourService(storage_of(tmp_path, vectors, 2, IndexConfig(kind="ivf")).root) as service:
+        names, scores = service.nearest(vectors[:20], 400)
+        truth = brute_force(vectors[:20], vectors, 400)
+        np.testing.assert_allclose(scores, truth.scores, atol=2e-6)
+        found = [len({*map(int, row)} & {*wanted.tolist()}) for row, wanted in zip(names, truth.rows, strict=True)]
+        assert min(found) >= 398  # rounding may exchange two at the end
+
+
+def test_vectors_with_a_name_twice_leave_no_index(tmp_path: Path) -> None:
+    source = open_vectors(parquet(tmp_path / "v.parquet", ["a", "a", "b"], np.eye(3)))
+    for _ in range(2):  # the second time as the first
+        with pytest.raises(UserError, match="'a'"):
+            start_service(source, tmp_path / "index", IndexConfig(), shards=1)
+
+
 def test_queries_are_checked(tmp_path: Path) -> None:
     with NeighbourService(storage_of(tmp_path, clustered(50), 1).root) as service:
         assert service.nearest(clustered(50)[3], 1)[0] == [["3"]]

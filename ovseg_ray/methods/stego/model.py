@@ -23,7 +23,7 @@ from ovseg_ray.methods.stego.negatives import draw_negatives
 from ovseg_ray.methods.stego.probes import TEST_ALPHA, ClusterProbe, linear_probe_loss
 from ovseg_ray.methods.stego.selection import agreement, matched_miou, pair_counts
 from ovseg_ray.methods.stego.transform import StegoTransform
-from ovseg_ray.networks.frozen import build_backbone
+from ovseg_ray.networks.frozen import FrozenBackbone, build_backbone
 from ovseg_ray.vocabulary import TextEncoder
 
 NAMING_ALPHA = 20.0  # shares of clusters when they vote for labels: near to the hard assignment of training
@@ -37,6 +37,11 @@ class Stego(Method):
 
     Negatives come from the micro-batch of all workers together, and centring keeps its level: how many workers share it
     changes nothing. What is random about an image (points, neighbour, dropout) follows from the image and the epoch.
+
+    Args:
+        config: what it is.
+        backbone: another than that of `config.encoder`, such as a `DinoBackbone` of other sizes. A saved model is built
+            from its configuration, so it must then be one of those.
     """
 
     name = "stego"
@@ -44,10 +49,10 @@ class Stego(Method):
     segments = False
     config: StegoConfig
 
-    def __init__(self, config: StegoConfig) -> None:
+    def __init__(self, config: StegoConfig, backbone: FrozenBackbone | None = None) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.encoder)
+        self.backbone = backbone or build_backbone(config.encoder)
         self.head = Head(self.backbone.channels, config.width, config.projection)
         self.cluster_probe = ClusterProbe(self.head.width, config.clusters + config.extra_clusters)
         self.linear_probe = nn.Conv2d(self.head.width, config.classes, 1) if config.classes else None

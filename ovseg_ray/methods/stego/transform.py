@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from ovseg_ray.feature_store.neighbour_table import NeighbourTable
 from ovseg_ray.feature_store.store import FeatureStore
 from ovseg_ray.methods.stego.config import StegoConfig
 from ovseg_ray.methods.stego.head import DROPOUT
+from ovseg_ray.networks.config import pretrained_tag
+from ovseg_ray.networks.frozen import weights_hash
 
 IGNORE = -1
 
@@ -47,6 +50,12 @@ class StegoTransform:
                 "model.features: 'train stego' reads a feature store; make one with 'ovseg-ray embed DATA OUT'"
             )
         store = open_store(self.config.features)
+        weights = self.config.encoder.weights
+        known = pretrained_tag(weights) is not None if weights else True
+        if weights and (known or Path(weights).is_file()) and weights_hash(weights) != store.info.job["weights"]:
+            raise UserError(
+                f"{self.config.features}: its features come from other weights than {weights} holds now; embed again"
+            )
         if self.config.neighbours is not None:
             open_table(self.config.neighbours, store.info.features)
 
