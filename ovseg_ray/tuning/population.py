@@ -113,6 +113,8 @@ class PopulationSearch(StudySearch):
         """Called by Ray Tune."""
         if len(self._running) >= self._places():
             return None
+        if self._hopeless:
+            return None if self._running else Searcher.FINISHED
         if not self._ready() and not self._running and not self._later:
             self._waiting = self._due()
             if not self._waiting:

@@ -51,11 +51,14 @@ class StudySearch(Searcher):
         self._running: dict[str, int] = {}
         self._deaths: Counter[int] = Counter()
         self._later: dict[int, float] = {}
+        self._hopeless = False  # a trial failed of what all others would, too
 
     def suggest(self, trial_id: str) -> Any:
         """Called by Ray Tune: a configuration, "not now" (None), or the end."""
         if len(self._running) >= self._places():
             return None
+        if self._hopeless:
+            return None if self._running else Searcher.FINISHED
         if self._ready():
             number = self._waiting.pop(0)
             return self._start(trial_id, number, self._ledger.values(number))
@@ -95,6 +98,7 @@ class StudySearch(Searcher):
         logged = [record for record in read_metrics(self._run(number).metrics_file)[0] if "loss" in record]
         spent = {"seconds": logged[-1]["seconds"], "epochs": logged[-1]["epoch"]} if logged else {}
         self._ledger.finish(number, _outcome(result or {}, error, spent))
+        self._hopeless |= bool((result or {}).get("hopeless"))
         self._ended(number)
 
     # Ray Tune saves its search algorithm from time to time; all there is to know is in the study

@@ -21,6 +21,10 @@ from ovseg_ray.tuning.space import MEASURED, Asha, Pbt, SweepSpace, Value
 POLL_S = 0.5
 
 
+class NoSuchObjectiveError(UserError):
+    """What no other trial would do better at."""
+
+
 @dataclass(frozen=True)
 class TrialJob:
     """What all trials of a sweep are told.
@@ -87,7 +91,8 @@ def run_trial(config: dict[str, Any], job: TrialJob) -> None:
             return
         values = [_objective(o.metric, metrics, run) for o in job.space.objectives]
     except Exception as error:
-        tune.report({"final": True, "failed": reason_of(error)})
+        hopeless = isinstance(error, NoSuchObjectiveError)
+        tune.report({"final": True, "failed": reason_of(error), "hopeless": hopeless})
         return
     tune.report({"final": True, "values": values})
 
@@ -125,7 +130,9 @@ def _objective(metric: str, metrics: Mapping[str, Any], run: RunDirectory) -> fl
 
         return measure(run, metric)
     if metric not in metrics:
-        raise UserError(f"objective '{metric}': validation has {', '.join(sorted(metrics))}; name one of them")
+        raise NoSuchObjectiveError(
+            f"objective '{metric}': validation has {', '.join(sorted(metrics))}; name one of them"
+        )
     value = metrics[metric]
     if value is None or not math.isfinite(value):
         raise UserError(f"objective '{metric}' is not a number after training")

@@ -15,6 +15,7 @@ from ovseg_ray.tuning.ledger import Ledger, open_study
 from ovseg_ray.tuning.live import LiveTable
 from ovseg_ray.tuning.search import DIED, Places, StudySearch
 from ovseg_ray.tuning.space import SweepSpace
+from ovseg_ray.tuning.trial import NoSuchObjectiveError, _objective
 
 
 @pytest.fixture
@@ -90,6 +91,22 @@ def test_the_end_comes_only_after_the_last_trial(
     assert search.suggest("c") == given[0]
     search.on_trial_complete("c", {"final": True, "values": [0.5]})
     assert search.suggest("d") == Searcher.FINISHED
+
+
+def test_what_all_trials_would_fail_of_ends_the_sweep(ledger: Ledger, tmp_path: Path) -> None:
+    search, ended = search_of(ledger, tmp_path, trials=20)
+    for name in "ab":
+        search.suggest(name)
+    search.on_trial_complete("a", {"final": True, "failed": "objective 'mIoU': validation has miou", "hopeless": True})
+    assert search.suggest("c") is None  # one still runs
+    search.on_trial_complete("b", {"final": True, "failed": "objective 'mIoU': validation has miou", "hopeless": True})
+    assert search.suggest("c") == Searcher.FINISHED
+    assert ended == [0, 1]
+
+
+def test_a_metric_that_validation_lacks_is_hopeless(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchObjectiveError, match="objective 'mIoU': validation has miou; name one of them"):
+        _objective("mIoU", {"miou": 0.5}, RunDirectory(tmp_path))
 
 
 def test_what_another_start_left_comes_first(ledger: Ledger, tmp_path: Path) -> None:
