@@ -75,7 +75,9 @@ export class Api {
       try {
         response = await fetch(path, { ...options, headers });
       } catch {
-        throw new Problem("unreachable", "the server does not answer");
+        // a replica that ended may have taken the connection with it: once more, on a new one
+        if (attempt > 0) throw new Problem("unreachable", "the server does not answer");
+        continue;
       }
       if (response.ok) return response;
       const problem = await problemOf(response);

@@ -116,14 +116,18 @@ function setText(text) {
 
 // ---- pictures
 
+let chosen = 0; // pictures so far: one that takes long to read must not replace one that was chosen after it
+
 async function usePicture(file, name, labels) {
+  const turn = ++chosen;
   let read;
   try {
     read = await readPicture(file);
   } catch (error) {
-    fail(error);
+    if (turn === chosen) fail(error);
     return;
   }
+  if (turn !== chosen) return;
   const before = state.picture;
   if (before) {
     URL.revokeObjectURL(before.url);
