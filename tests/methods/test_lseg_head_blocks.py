@@ -35,8 +35,9 @@ def scores() -> Tensor:
 @torch.no_grad()
 def test_stacks_match_the_original(kind: str, activation: str, depth: int) -> None:
     output = block_of(kind, activation, depth)(scores())
-    # up to 57 in size: the same layers in float64 are 1.1e-5 away from the stored float32 numbers
-    np.testing.assert_allclose(output, GOLDEN[f"{kind}_{activation}_depth{depth}"], atol=1e-5, rtol=1e-6)
+    # four layers reach 57 in size: even in float64 they are 1.1e-5 away from the stored float32 numbers
+    rtol = 1e-6 if depth == 4 else 1e-7
+    np.testing.assert_allclose(output, GOLDEN[f"{kind}_{activation}_depth{depth}"], atol=1e-5, rtol=rtol)
 
 
 @KINDS
