@@ -29,7 +29,11 @@ def embed(
         ),
     ] = "small",
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Its weights: safetensors, timm:TAG, or DINO's .pth.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Its weights: safetensors; for dino and timm also a .pth, a model saved by transformers, timm:TAG.",
+        ),
     ] = None,
     architecture: Annotated[
         str | None, typer.Option(metavar="NAME", help="dino: vit_small_patch8 and so on; timm: a name of timm's.")

@@ -7,7 +7,6 @@ actors are busy.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +35,8 @@ from ovseg_ray.feature_store.store import (
     write_part,
 )
 from ovseg_ray.feature_store.vectors import MANIFEST, PARTS, ParquetVectors
-from ovseg_ray.networks.frozen import weights_hash
+from ovseg_ray.networks.config import pretrained_tag
+from ovseg_ray.networks.frozen import weights_file, weights_hash
 from ovseg_ray.progress import ProgressBar
 
 MOST_PART_IMAGES = 64
@@ -112,7 +112,7 @@ def job_of(dataset: DataSet, config: EmbedConfig) -> dict[str, Any]:
     values = config.model_dump(mode="json", exclude={"batch_size"})
     weights = config.encoder.weights
     if weights is not None and weights_hash_needs_file(weights):
-        raise UserError(f"{weights}: no such weights file; give one in --weights")
+        raise UserError(f"{weights_file(weights)}: no such weights file; give one in --weights")
     return {
         **values,
         "weights": weights_hash(weights),
@@ -124,9 +124,7 @@ def job_of(dataset: DataSet, config: EmbedConfig) -> dict[str, Any]:
 
 def weights_hash_needs_file(weights: str) -> bool:
     """Whether weights name a file that is not there."""
-    from ovseg_ray.networks.config import pretrained_tag
-
-    return pretrained_tag(weights) is None and not os.path.isfile(weights)
+    return pretrained_tag(weights) is None and not weights_file(weights).is_file()
 
 
 def part_images(config: EmbedConfig) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
@@ -18,12 +17,15 @@ from ovseg_ray.networks.building import build_image_encoder
 from ovseg_ray.networks.config import BatchNormMode, Four, ImageEncoderConfig, pretrained_tag
 
 if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
     from ovseg_ray.networks.dino import DinoViT
 
 Triple = tuple[float, float, float]
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DINO_SIZES = {"vit_small": (384, 12, 6), "vit_base": (768, 12, 12)}
 COARSEST = 32
+SAVED = "model.safetensors"  # what transformers' save_pretrained writes
 
 
 def _absolute(weights: str) -> str:
@@ -37,7 +39,9 @@ class BackboneConfig(Config):
         "small", description="small, mobilenet_v2, resnet: one map of an image encoder; dino, timm: tokens"
     )
     weights: Annotated[str, AfterValidator(_absolute)] | None = Field(
-        None, description="safetensors file, timm:TAG (dino, timm), or for dino its published .pth; null: random"
+        None,
+        description="safetensors file; dino, timm: also a directory of transformers, a published .pth, timm:TAG; "
+        "null: random",
     )
     architecture: str | None = Field(
         None,
@@ -131,15 +135,7 @@ class DinoBackbone(FrozenBackbone):
         return cls(DinoViT(*DINO_SIZES[size], patch_size=int(patch), kind=config.kind), name)
 
     def load_pretrained(self, weights: str) -> None:
-        from ovseg_ray.networks.image_encoder import read_weights, take_strictly
-        from ovseg_ray.networks.published import timm_file
-
-        tag = pretrained_tag(weights)
-        if tag is not None or not weights.endswith(".pth"):
-            state = read_weights(timm_file(self._timm, tag[1]) if tag else Path(weights))
-        else:
-            state = read_dino(Path(weights))
-        take_strictly(self.vit.model, {k: v for k, v in state.items() if not k.startswith("head.")}, weights)
+        _take(self.vit.model, weights, self._timm)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.vit(images)
@@ -167,17 +163,25 @@ class _Timm(FrozenBackbone):
         self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])
 
     def load_pretrained(self, weights: str) -> None:
-        from ovseg_ray.networks.image_encoder import read_weights, take_strictly
-        from ovseg_ray.networks.published import timm_file
-
-        tag = pretrained_tag(weights)
-        state = read_weights(timm_file(self._name.partition(".")[0], tag[1]) if tag else Path(weights))
-        take_strictly(self.vit, {k: v for k, v in state.items() if not k.startswith("head.")}, weights)
+        _take(self.vit, weights, self._name.partition(".")[0])
 
     def forward(self, images: Tensor) -> Tensor:
         rows, columns = images.shape[2] // self.stride, images.shape[3] // self.stride
         tokens = self.vit.forward_features(images)[:, self.vit.num_prefix_tokens :]
         return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+def _take(vit: VisionTransformer, weights: str, architecture: str) -> None:
+    from ovseg_ray.networks.image_encoder import take_strictly
+    from ovseg_ray.networks.layouts import as_timm, check_activation, read_state
+    from ovseg_ray.networks.published import timm_file
+
+    tag = pretrained_tag(weights)
+    if tag and tag[0] != "timm":
+        raise UserError(f"encoder.weights = {weights}: these encoders fetch timm:TAG; give that, a file or a directory")
+    check_activation(weights, architecture)
+    state = read_state(timm_file(architecture, tag[1]) if tag else weights)
+    take_strictly(vit, as_timm(state, vit), weights)
 
 
 def build_backbone(config: BackboneConfig) -> FrozenBackbone:
@@ -192,21 +196,10 @@ def build_backbone(config: BackboneConfig) -> FrozenBackbone:
     return built.train(False)
 
 
-def read_dino(path: Path) -> dict[str, Tensor]:
-    """Tensors of a DINO checkpoint: as published, or the teacher of a training, without its prefixes.
-
-    Raises:
-        UserError: no such file, or not one of tensors alone.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # reading rubbish fails in any way at all: IndexError, UnicodeDecodeError, KeyError
-        problem = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as weights ({problem}); give DINO's .pth or safetensors") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds no weights by name; give DINO's .pth or safetensors")
-    state = content.get("teacher", content)
-    return {k.removeprefix("module.").removeprefix("backbone."): v for k, v in state.items() if isinstance(v, Tensor)}
+def weights_file(weights: str) -> Path:
+    """The file of weights, which may be the directory of a model that transformers saved."""
+    path = Path(weights)
+    return path / SAVED if path.is_dir() else path
 
 
 def weights_hash(weights: str | None) -> str:
@@ -214,7 +207,7 @@ def weights_hash(weights: str | None) -> str:
     if weights is None or pretrained_tag(weights):
         return str(weights)
     digest = hashlib.sha256()
-    with open(weights, "rb") as file:
+    with weights_file(weights).open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ovseg_ray.feature_store.store import FeatureStore
 from ovseg_ray.methods.stego.config import StegoConfig
 from ovseg_ray.methods.stego.head import DROPOUT
 from ovseg_ray.networks.config import pretrained_tag
-from ovseg_ray.networks.frozen import weights_hash
+from ovseg_ray.networks.frozen import weights_file, weights_hash
 
 IGNORE = -1
 
@@ -51,8 +50,8 @@ class StegoTransform:
             )
         store = open_store(self.config.features)
         weights = self.config.encoder.weights
-        known = pretrained_tag(weights) is not None if weights else True
-        if weights and (known or Path(weights).is_file()) and weights_hash(weights) != store.info.job["weights"]:
+        known = weights and (pretrained_tag(weights) or weights_file(weights).is_file())
+        if known and weights_hash(weights) != store.info.job["weights"]:
             raise UserError(
                 f"{self.config.features}: its features come from other weights than {weights} holds now; embed again"
             )
