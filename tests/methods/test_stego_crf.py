@@ -46,7 +46,7 @@ def test_lattice_is_close_to_a_gaussian() -> None:
     values = rng.random((300, 3)).astype(np.float32)
     kernel = np.exp(-0.5 * ((points[:, None] - points[None]) ** 2).sum(-1))
     lattice = Lattice(points)
-    blurred, total = lattice.filter(values), lattice.filter(np.ones((300, 1), np.float32))
+    blurred, total = lattice.filter(torch.from_numpy(values)), lattice.filter(torch.ones(300, 1))
     np.testing.assert_allclose(blurred / total, kernel @ values / kernel.sum(1, keepdims=True), atol=0.05)
 
 

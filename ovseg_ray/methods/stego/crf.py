@@ -1,6 +1,6 @@
 """Fully connected CRF with Gaussian edges, by mean field (Krähenbühl and Koltun, NeurIPS 2011).
 
-Own code on NumPy and SciPy, since no maintained library installs without a compiler; it follows pydensecrf: filters
+Own code, since no maintained library installs without a compiler; it follows pydensecrf: filters
 normalised symmetrically, Potts compatibility, the unary clipped at a probability of 1e-5.
 """
 
@@ -66,40 +66,32 @@ class DenseCrf:
 
     def marginals(self, probabilities: np.ndarray) -> np.ndarray:
         """Refine (K, H, W) float32 probabilities; same shape out, summing to 1 at each pixel."""
-        unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0)).reshape(len(probabilities), -1).T
-        unary = np.ascontiguousarray(unary, np.float32)
-        beliefs = _softmax(-unary)
+        given = torch.from_numpy(np.ascontiguousarray(probabilities, np.float32)).flatten(1).T
+        unary = given.clamp(LEAST_PROBABILITY, 1.0).log().contiguous()  # its negative
+        beliefs = unary.softmax(1)
         kernels = [kernel for kernel in self._kernels if kernel.weight]
         # without a kernel nothing moves
         for _ in range(self._config.iterations if kernels else 0):
-            energy = -unary
+            energy = unary.clone()
             for kernel in kernels:
                 energy += kernel(beliefs)
-            beliefs = _softmax(energy)
-        return np.ascontiguousarray(beliefs.T).reshape(probabilities.shape)
+            beliefs = energy.softmax(1)
+        return beliefs.T.contiguous().view(probabilities.shape).numpy()
 
 
 class _Kernel:
     def __init__(self, features: np.ndarray, weight: float) -> None:
         self._lattice = Lattice(features)
-        self.weight = np.float32(weight)
-        self._norm = 1 / np.sqrt(self._lattice.filter(np.ones((len(features), 1), np.float32)) + np.float32(1e-20))
+        self.weight = weight
+        self._norm = (self._lattice.filter(torch.ones(len(features), 1)) + 1e-20).rsqrt()
 
     def weighted(self, weight: float) -> _Kernel:
         other = copy(self)
-        other.weight = np.float32(weight)
+        other.weight = weight
         return other
 
-    def __call__(self, beliefs: np.ndarray) -> np.ndarray:
+    def __call__(self, beliefs: Tensor) -> Tensor:
         return self._lattice.filter(beliefs * self._norm) * (self._norm * self.weight)
-
-
-def _softmax(energy: np.ndarray) -> np.ndarray:
-    """Over the last axis; overwrites its argument."""
-    energy -= energy.max(1, keepdims=True)
-    np.exp(energy, out=energy)
-    energy /= energy.sum(1, keepdims=True)
-    return energy
 
 
 def refine(image: np.ndarray, scores: Tensor, config: CrfConfig | None = None) -> Tensor:

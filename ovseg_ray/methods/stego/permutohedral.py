@@ -1,16 +1,18 @@
 """High-dimensional Gaussian filtering on the permutohedral lattice (Adams, Baek and Davis, Eurographics 2010).
 
-Splat, blur and slice as sparse products in NumPy and SciPy: what the mean-field CRF of Krähenbühl and Koltun
-(NeurIPS 2011) filters with. The lattice is an approximation, so results are only comparable between programs that use
-the same one; page numbers below are those of Adams et al.
+What the mean-field CRF of Krähenbühl and Koltun (NeurIPS 2011) filters with. Splat, blur and slice are weighted sums of
+rows, each an `embedding_bag`: it adds whole rows of channels, which SciPy's sparse products do not. The lattice is an
+approximation, so results are only comparable between programs that use the same one; page numbers below are those of
+Adams et al.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from scipy.sparse import csr_matrix
-
-MISSING = -1
+from torch import Tensor
 
 
 class Lattice:
@@ -24,25 +26,41 @@ class Lattice:
         count, dims = features.shape
         keys, weights = _simplices(features.astype(np.float32))
         places, inverse = _numbered(keys.reshape(-1, dims))
-        self._size = len(places)
-        indptr = np.arange(0, count * (dims + 1) + 1, dims + 1)
-        shape = (count, self._size + 1)  # the last vertex stands for all that do not exist
-        self._slice = csr_matrix((weights.reshape(-1), inverse, indptr), shape=shape)
-        self._splat = self._slice.T.tocsr()
-        self._neighbours = _neighbours(places)
-        self._scale = np.float32(1.0 / (1.0 + 2.0**-dims))
+        corners = _indices(inverse).view(count, dims + 1)
+        self._slice = _Sums(corners, torch.from_numpy(weights) / (1.0 + 2.0**-dims))
+        rows = np.arange(0, count * (dims + 1) + 1, dims + 1)
+        # the last vertex, which takes and gives nothing, stands for all that do not exist
+        splat = csr_matrix((weights.reshape(-1), inverse, rows), shape=(count, len(places) + 1)).T.tocsr()
+        self._splat = _Sums(_indices(splat.indices), torch.from_numpy(splat.data), _indices(splat.indptr[:-1]))
+        halves = torch.tensor([1.0, 0.5, 0.5]).repeat(len(places) + 1, 1)
+        self._blurs = [_Sums(_indices(sources), halves) for sources in _neighbours(places)]
 
-    def filter(self, values: np.ndarray) -> np.ndarray:
+    def filter(self, values: Tensor) -> Tensor:
         """Filter (N, C) float32 values; same shape out."""
-        vertices = self._splat @ values
-        vertices[-1] = 0
-        for before, after in self._neighbours:
-            blurred = vertices[before] + vertices[after]
-            blurred *= np.float32(0.5)
-            vertices[:-1] += blurred
-        filtered: np.ndarray = self._slice @ vertices
-        filtered *= self._scale
-        return filtered
+        vertices = self._splat(values)
+        for blur in self._blurs:
+            vertices = blur(vertices)
+        return self._slice(vertices)
+
+
+class _Sums:
+    """Weighted sums of rows.
+
+    Args:
+        rows: (M, k) of each sum, or of all one after another.
+        weights: of each row.
+        starts: (M,) where each sum starts in `rows`, if these are one after another.
+    """
+
+    def __init__(self, rows: Tensor, weights: Tensor, starts: Tensor | None = None) -> None:
+        self._rows, self._weights, self._starts = rows, weights, starts
+
+    def __call__(self, values: Tensor) -> Tensor:
+        return F.embedding_bag(self._rows, values, self._starts, mode="sum", per_sample_weights=self._weights)
+
+
+def _indices(numbers: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(numbers, np.int32))
 
 
 def _simplices(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,8 +140,8 @@ def _numbered(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keys[first], inverse.reshape(-1)
 
 
-def _neighbours(places: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each of the d + 1 axes, the vertex before and after each vertex; the vertex M where there is none."""
+def _neighbours(places: np.ndarray) -> list[np.ndarray]:
+    """For each of the d + 1 axes, (M + 1, 3): each vertex and those beside it; the vertex M where there is none."""
     size, dims = places.shape
     # room for one step along any axis
     low, high = places.min(0) - dims - 1, places.max(0) + dims + 1
@@ -133,13 +151,14 @@ def _neighbours(places: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     known = known[order]
     found = []
     for axis in range(dims + 1):
-        pair = []
-        for direction in (1, -1):
+        sources = np.full((size + 1, 3), size)
+        sources[:size, 0] = np.arange(size)
+        for column, direction in ((1, 1), (2, -1)):
             moved = places - direction
             if axis < dims:
                 moved[:, axis] = places[:, axis] + direction * dims
             wanted = _packed(moved, low, width)
             position = np.minimum(np.searchsorted(known, wanted), size - 1)
-            pair.append(np.where(known[position] == wanted, order[position], size))
-        found.append((pair[0], pair[1]))
+            sources[:size, column] = np.where(known[position] == wanted, order[position], size)
+        found.append(sources)
     return found
