@@ -102,6 +102,7 @@ class TrainingConfig(Config):
     """The training loop, the same for every method."""
 
     epochs: float = Field(10, gt=0, description="passes over the data; fractions allowed")
+    steps: int | None = Field(None, ge=1, description="optimiser steps in all, in place of epochs; null: by epochs")
     batch_size: int = Field(16, ge=1, description="images per optimiser step over all workers (global batch)")
     accumulate: int = Field(1, ge=1, description="micro-batches per optimiser step")
     batch_norm_images: int | None = Field(

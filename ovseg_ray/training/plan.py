@@ -67,7 +67,10 @@ class Plan:
             UserError: the batch size does not divide, or exceeds the data.
         """
         unit = training.batch_norm_images or 1
-        return cls(samples, training.batch_size, training.epochs, training.seed, training.accumulate, workers, unit)
+        epochs = training.epochs
+        if training.steps is not None:
+            epochs = training.steps / max(samples // training.batch_size, 1)
+        return cls(samples, training.batch_size, epochs, training.seed, training.accumulate, workers, unit)
 
     @property
     def steps_per_epoch(self) -> int:

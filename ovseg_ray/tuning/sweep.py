@@ -86,7 +86,7 @@ def tune(base: RunConfig, space: SweepSpace, out: Path, options: SweepOptions, *
     images = _images(trial_config(base, space, {}))
     _check_plan(base, images, options.workers)
     check_space(space, base, source, lambda config: _check_plan(config, images, options.workers))
-    _check_population(base, space, options, source)
+    _check_scheduler(base, space, options, source)
     worker, count = _shares(options)
     _open_directory(out, base, space, options)
     with _alone(out):
@@ -153,8 +153,13 @@ def _halving(space: SweepSpace, epochs: float) -> Halving | None:
     return Halving(space.scheduler, space.curve, epochs)
 
 
-def _check_population(base: RunConfig, space: SweepSpace, options: SweepOptions, source: str) -> None:
+def _check_scheduler(base: RunConfig, space: SweepSpace, options: SweepOptions, source: str) -> None:
     rule, training = space.scheduler, base.training
+    if training.steps is not None and isinstance(rule, Asha | Pbt):
+        raise UserError(
+            f"training.steps = {training.steps}: the scheduler of {source} counts epochs; "
+            "add --set training.steps=null --set training.epochs=N"
+        )
     if not isinstance(rule, Pbt):
         return
     if rule.interval >= training.epochs:

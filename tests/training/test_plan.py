@@ -25,6 +25,13 @@ def test_steps(samples: int, batch_size: int, epochs: float, per_epoch: int, tot
     assert (plan.steps_per_epoch, plan.total_steps) == (per_epoch, total)
 
 
+@pytest.mark.parametrize("samples", [16, 50, 117, 49_629])
+def test_steps_stand_in_place_of_epochs(samples: int) -> None:
+    plan = Plan.of(TrainingConfig(steps=5000, epochs=3, batch_size=16), samples, 2)
+    assert plan.total_steps == 5000
+    assert max(plan.marks(1)) == 5000
+
+
 @pytest.mark.parametrize("samples", [12, 17, 23])
 def test_no_sample_comes_twice_in_an_epoch(samples: int) -> None:
     plan = Plan(samples, 4, 3)

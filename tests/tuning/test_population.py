@@ -201,6 +201,8 @@ def test_a_kill_while_runs_are_copied(
 def test_what_cannot_be_a_population_is_told(make_base: MakeBase, rules: SweepSpace, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"interval = 1: no exchange takes place within training.epochs = 1"):
         tune(make_base(epochs=1), rules, tmp_path / "sweep", SweepOptions(4))
+    with pytest.raises(UserError, match=r"training.steps = 9: the scheduler of .+ counts epochs; add --set training"):
+        tune(make_base(steps=9), rules, tmp_path / "sweep", SweepOptions(4))
     with pytest.raises(UserError, match=r"training.schedule.scales: is what scheduler pbt finds"):
         tune(make_base(schedule={"scales": [[1, 0.5]]}), rules, tmp_path / "sweep", SweepOptions(4))
     epochs: Any = {"training.epochs": {"type": "int", "low": 2, "high": 4}}
