@@ -22,7 +22,8 @@ class ClusterScore:
         classes: (K + E,) int64 class of each cluster, -1 for the E that are left over.
         histogram: (K, K) int64 pixels by predicted and true class; (K + 1, K + 1) with extra clusters, whose pixels
             are pooled in the last row.
-        iou: (K,) float64; NaN for a class in neither prediction nor truth, 0 for one that is only predicted.
+        iou: (K,) float64; NaN for a class in neither prediction nor truth, 0 for one that is only predicted. Where the
+            original is followed, extra clusters have an entry of their own at the end: NaN, since it drops them.
         miou: mean of those that are not NaN, in 0..1.
         accuracy: share of counted pixels that are right, in 0..1.
     """
@@ -101,8 +102,9 @@ class ClusterCounts:
         if len(self.counts) > size:
             pooled = self.counts[named == UNMATCHED].sum(0)
             histogram = np.pad(np.vstack([histogram, pooled]), ((0, 0), (0, 1)))
-        right = np.diagonal(histogram)[:size]
-        union = histogram.sum(0)[:size] + histogram.sum(1)[:size] - right
+        scored = len(histogram) if self._reference else size
+        right = np.diagonal(histogram)[:scored]
+        union = histogram.sum(0)[:scored] + histogram.sum(1)[:scored] - right
         with np.errstate(invalid="ignore"):
             iou = np.where(union > 0, right / np.maximum(union, 1), np.nan)
         total = int(histogram.sum())

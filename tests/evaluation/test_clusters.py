@@ -39,6 +39,10 @@ def test_extra_clusters_count() -> None:
     assert score.iou.tolist() == pytest.approx([0.9, 0.8])
     dropped = ClusterCounts(2, extra=1, reference=True).update(clusters, target)
     assert dropped.counts[2].sum() == 0
+    found = dropped.matched()  # the original's arrays have a row for them all the same
+    assert found.iou.shape == (3,)
+    assert np.isnan(found.iou[2])
+    assert found.miou == pytest.approx(found.iou[:2].mean())
 
 
 def test_absent_classes_are_skipped_and_invented_ones_count_zero() -> None:
