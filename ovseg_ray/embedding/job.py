@@ -156,7 +156,7 @@ def _run(
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=DECODE_CPUS,
-            compute=ray.data.TaskPoolStrategy(size=decoders),
+            compute=ray.data.TaskPoolStrategy(size=min(decoders, len(blocks))),
         )
         .map_batches(
             _Writer,
