@@ -20,10 +20,11 @@ from ovseg_ray.evaluation.evaluate_clusters import evaluation_squares
 from ovseg_ray.methods.base import Method
 from ovseg_ray.methods.export import describe_model, load_model, save_model
 from ovseg_ray.methods.stego import Stego
+from ovseg_ray.progress import ProgressBar
 from ovseg_ray.segmenter import Segmenter, find_model
 from ovseg_ray.training.validation import spread
 from ovseg_ray.tuning.fit import cache_scores, calibration, fit_temperature, thresholds
-from ovseg_ray.tuning.fit_clusters import SHARES, CachedCodes, cache_codes, try_clusters, try_crf
+from ovseg_ray.tuning.fit_clusters import SHARES, CachedCodes, cache_codes, try_clusters, try_crf, weights_around
 
 CONFIDENCES = tuple(round(0.05 * step, 2) for step in range(20))
 CRF_IMAGES = 24  # that its weights are fitted on: its iterations are slow
@@ -74,7 +75,9 @@ def calibrate(
 
 def _fit_temperature(method: Method, dataset: DataSet, rows: Sequence[int]) -> dict[str, Any]:
     method.scale_temperature(1.0)  # said now, not after the work
-    cached = cache_scores(method, dataset, rows, default_spaces(Segmenter(method), dataset)[0])
+    space = default_spaces(Segmenter(method), dataset)[0]
+    with ProgressBar("score", len(rows), "images") as bar:
+        cached = cache_scores(method, dataset, rows, space, progress=bar.update)
     factor = fit_temperature(cached)
     method.scale_temperature(factor)
     return {
@@ -96,8 +99,10 @@ def _fit_clusters(
         raise UserError(
             f"--clusters {min(counts)}: {dataset.path} has {classes} classes to match; give as many or more"
         )
-    cached = cache_codes(method, dataset, rows, evaluation_squares(model))
-    tried = try_clusters(cached, method.cluster_probe.clusters, counts)
+    with ProgressBar("encode", len(rows), "images") as bar:
+        cached = cache_codes(method, dataset, rows, evaluation_squares(model), bar.update)
+    with ProgressBar("try clusters", len(counts), "numbers") as bar:
+        tried = try_clusters(cached, method.cluster_probe.clusters, counts, progress=bar.update)
     if not tried:
         places = len(cached.codes())
         raise UserError(f"--clusters {min(counts)}: the images have {places} places, fewer than that; take more images")
@@ -115,8 +120,11 @@ def _fit_clusters(
 
 
 def _fit_crf(method: Stego, cached: CachedCodes) -> dict[str, Any]:
-    tried = try_crf(method, cached.some(CRF_IMAGES), method.config.crf)
-    weights, miou = max(tried, key=lambda pair: pair[1])
-    method.config = method.config.model_copy(update={"crf": weights})
-    chosen = {name: getattr(weights, name) for name in ("smoothness_weight", "appearance_weight")}
-    return {**chosen, "before": {"miou": tried[0][1]}, "after": {"miou": miou}}
+    some, config = cached.some(CRF_IMAGES), method.config.crf
+    pairs = weights_around(config)
+    with ProgressBar("try weights of the CRF", len(some.pictures), "images") as bar:
+        mious = try_crf(method, some, config, pairs, bar.update)
+    best = max(range(len(pairs)), key=mious.__getitem__)
+    chosen = dict(zip(("smoothness_weight", "appearance_weight"), pairs[best], strict=True))
+    method.config = method.config.model_copy(update={"crf": config.model_copy(update=chosen)})
+    return {**chosen, "before": {"miou": mious[0]}, "after": {"miou": mious[best]}}

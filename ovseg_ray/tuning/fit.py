@@ -12,7 +12,7 @@ network's cached output. Two are fitted for a model that answers labels:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +83,14 @@ class Calibration:
 
 
 def cache_scores(
-    method: Method, dataset: DataSet, rows: Sequence[int], space: LabelSpace, *, pixels: int = 500_000, seed: int = 0
+    method: Method,
+    dataset: DataSet,
+    rows: Sequence[int],
+    space: LabelSpace,
+    *,
+    pixels: int = 500_000,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> CachedScores:
     """Run the network once over some images and keep the scores of labelled pixels.
 
@@ -94,6 +101,7 @@ def cache_scores(
         space: labels to score.
         pixels: kept at most, the same number of each image, drawn at random.
         seed: of that draw.
+        progress: told the number of images done.
 
     Raises:
         UserError: an unreadable image, no masks, or no labelled pixel.
@@ -102,12 +110,13 @@ def cache_scores(
     share = max(pixels // max(len(rows), 1), 1)
     kept: list[Tensor] = []
     truths: list[Tensor] = []
-    for row in rows:
+    for done, row in enumerate(rows, 1):
         scores, truth = _scored(method, dataset, row, space)
         places = np.flatnonzero(truth != IGNORE)
         places = np.sort(rng.choice(places, share, replace=False)) if len(places) > share else places
         kept.append(scores[:, torch.from_numpy(places)].T.contiguous())
         truths.append(torch.from_numpy(truth[places]))
+        progress(done)
     labels = torch.cat(truths)
     if not len(labels):
         raise UserError(f"{dataset.path} (split {dataset.split}): no labelled pixel in the images to fit on")

@@ -3,12 +3,12 @@
 - The number of clusters: codes do not depend on it, so spherical k-means puts other numbers of centroids on them. What
   is compared is the mIoU of clusters matched to classes one to one, at the places at which the method makes codes.
 - The weights of the CRF: its lattices follow from the picture alone and are built once. The mean-field iterations must
-  run again for each pair of weights, and they are most of the work: this one is not much cheaper than all of it again.
+  run again for each pair of weights, and they are most of the work: this cannot be much cheaper than all of it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
@@ -69,7 +69,13 @@ class CachedCodes:
         return torch.cat([encoding.tensors["codes"][0].flatten(1).T for encoding in self.encodings])
 
 
-def cache_codes(method: Stego, dataset: DataSet, rows: Sequence[int], squares: SquareConfig) -> CachedCodes:
+def cache_codes(
+    method: Stego,
+    dataset: DataSet,
+    rows: Sequence[int],
+    squares: SquareConfig,
+    progress: Callable[[int], None] = lambda done: None,
+) -> CachedCodes:
     """Run the network once over the squares that evaluation scores.
 
     Args:
@@ -77,6 +83,7 @@ def cache_codes(method: Stego, dataset: DataSet, rows: Sequence[int], squares: S
         dataset: with masks.
         rows: of the data set.
         squares: their size and resampling.
+        progress: told the number of images done.
 
     Raises:
         UserError: an unreadable image, no masks, or no labelled pixel.
@@ -84,7 +91,7 @@ def cache_codes(method: Stego, dataset: DataSet, rows: Sequence[int], squares: S
     classes = len(dataset.require_masks())
     device = next(method.parameters()).device
     encodings, pictures, truths, places = [], [], [], []
-    for row in rows:
+    for done, row in enumerate(rows, 1):
         sample = dataset.decoded(row)
         if sample.mask is None:
             raise UserError(f"image '{sample.image_id}': has no mask; clusters are fitted on images with masks")
@@ -99,6 +106,7 @@ def cache_codes(method: Stego, dataset: DataSet, rows: Sequence[int], squares: S
         pictures.append(picture)
         truths.append(truth)
         places.append(_classes_at_places(truth, encoding, method.backbone.stride, classes))
+        progress(done)
     if not sum(int(table.sum()) for table in places):
         raise UserError(f"{dataset.path} (split {dataset.split}): no labelled pixel in the images to fit on")
     return CachedCodes(tuple(encodings), tuple(pictures), tuple(truths), tuple(places))
@@ -131,7 +139,13 @@ class Centroids:
     miou: float
 
 
-def try_clusters(cached: CachedCodes, learned: Tensor, counts: Sequence[int], seed: int = 0) -> list[Centroids]:
+def try_clusters(
+    cached: CachedCodes,
+    learned: Tensor,
+    counts: Sequence[int],
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Centroids]:
     """The centroids of training, and those of k-means for each number.
 
     Args:
@@ -139,14 +153,20 @@ def try_clusters(cached: CachedCodes, learned: Tensor, counts: Sequence[int], se
         learned: (K, D) of training.
         counts: numbers of clusters; fewer than classes cannot be matched and are left out, as are more than places.
         seed: of k-means and of which places it looks at.
+        progress: told how many of `counts` are done.
     """
     codes = cached.codes()
     order = torch.randperm(len(codes), generator=torch.Generator().manual_seed(seed))[:MOST_PLACES]
-    found = [(learned.detach().cpu(), True)] if len(learned) >= cached.classes else []
-    for count in counts:
+
+    def worth(vectors: Tensor, own: bool = False) -> Centroids:
+        return Centroids(vectors, own, matched_at_places(cached, codes, vectors))
+
+    found = [worth(learned.detach().cpu(), own=True)] if len(learned) >= cached.classes else []
+    for done, count in enumerate(counts, 1):
         if cached.classes <= count <= len(order):
-            found.append((spherical_kmeans(codes[order], count, seed).centroids, False))
-    return [Centroids(vectors, own, matched_at_places(cached, codes, vectors)) for vectors, own in found]
+            found.append(worth(spherical_kmeans(codes[order], count, seed).centroids))
+        progress(done)
+    return found
 
 
 def matched_at_places(cached: CachedCodes, codes: Tensor, centroids: Tensor) -> float:
@@ -158,35 +178,38 @@ def matched_at_places(cached: CachedCodes, codes: Tensor, centroids: Tensor) -> 
     return ClusterCounts(cached.classes, len(centroids) - cached.classes, counts=table.numpy()).matched().miou
 
 
-def lattices(cached: CachedCodes, config: CrfConfig) -> list[DenseCrf]:
-    """The CRF of every cached picture."""
-    return [DenseCrf(picture, config) for picture in cached.pictures]
+def try_crf(
+    method: Stego,
+    cached: CachedCodes,
+    config: CrfConfig,
+    weights: Sequence[tuple[float, float]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[float]:
+    """mIoU of clusters refined by the CRF and matched to classes, at every pixel of the squares, for each of `weights`.
 
-
-def refined_miou(method: Stego, cached: CachedCodes, kernels: Sequence[DenseCrf]) -> float:
-    """mIoU of clusters refined by the CRF and matched to classes, at every pixel of the squares."""
-    device = next(method.parameters()).device
-    counts = ClusterCounts(cached.classes, len(method.cluster_probe.clusters) - cached.classes)
-    for encoding, truth, kernel in zip(cached.encodings, cached.truths, kernels, strict=True):
+    Args:
+        method: whose clusters they are.
+        cached: of some images.
+        config: of the CRF, but for its weights.
+        weights: of smoothness and of appearance.
+        progress: told the number of images done.
+    """
+    device, extra = next(method.parameters()).device, len(method.cluster_probe.clusters) - cached.classes
+    counts = [ClusterCounts(cached.classes, extra) for _ in weights]
+    images = zip(cached.encodings, cached.pictures, cached.truths, strict=True)
+    for done, (encoding, picture, truth) in enumerate(images, 1):
         with torch.inference_mode():
             moved = Encoding({"codes": encoding.tensors["codes"].to(device)}, encoding.size)
-            scores = method.cluster_scores(moved, (truth.shape[0], truth.shape[1]))[0]
-        counts.update(kernel.marginals(scores.exp().cpu().numpy()).argmax(0), truth)
-    return counts.matched().miou
+            shares = method.cluster_scores(moved, (truth.shape[0], truth.shape[1]))[0].exp().cpu().numpy()
+        crf = DenseCrf(picture, config)
+        for pair, counter in zip(weights, counts, strict=True):
+            counter.update(crf.weighted(*pair).marginals(shares).argmax(0), truth)
+        progress(done)
+    return [counter.matched().miou for counter in counts]
 
 
-def try_crf(method: Stego, cached: CachedCodes, config: CrfConfig) -> list[tuple[CrfConfig, float]]:
-    """Every pair of weights with the mIoU that it leads to, that of `config` first."""
-    kernels = lattices(cached, config)
-    pairs = [
-        (config.smoothness_weight * first, config.appearance_weight * second)
-        for first, second in sorted(product(WEIGHTS, WEIGHTS), key=lambda pair: pair != (1.0, 1.0))
-    ]
-    # a weight of 0 has no multiples: the same pair once
-    return [
-        (
-            config.model_copy(update={"smoothness_weight": smooth, "appearance_weight": alike}),
-            refined_miou(method, cached, [kernel.weighted(smooth, alike) for kernel in kernels]),
-        )
-        for smooth, alike in dict.fromkeys(pairs)
-    ]
+def weights_around(config: CrfConfig) -> list[tuple[float, float]]:
+    """Pairs of weights to try, those of `config` first."""
+    factors = sorted(product(WEIGHTS, WEIGHTS), key=lambda pair: pair != (1.0, 1.0))
+    pairs = ((config.smoothness_weight * first, config.appearance_weight * second) for first, second in factors)
+    return list(dict.fromkeys(pairs))  # a weight of 0 has no multiples: the same pair once

@@ -24,7 +24,8 @@ def measure(run: RunDirectory, metric: str) -> float:
 
     Args:
         run: finished.
-        metric: "latency_ms": time from pixels to the encoding that labels are asked of, see `latency_ms`; "memory_mb": of its weights and the most that a forward pass allocates beside them.
+        metric: "latency_ms": time from pixels to the encoding that labels are asked of, see `latency_ms`; "memory_mb":
+            of its weights and the most that a forward pass allocates beside them.
     """
     from ovseg_ray.config import build, read_yaml
 

@@ -17,7 +17,7 @@ from ovseg_ray.methods.export import load_model, save_model
 from ovseg_ray.methods.stego import Stego, StegoConfig
 from ovseg_ray.methods.stego.crf import CrfConfig
 from ovseg_ray.tuning.calibrate import calibrate
-from ovseg_ray.tuning.fit_clusters import WEIGHTS, cache_codes, lattices, refined_miou, try_clusters, try_crf
+from ovseg_ray.tuning.fit_clusters import WEIGHTS, cache_codes, try_clusters, try_crf, weights_around
 
 COLOURS = np.array([[220, 30, 30], [30, 200, 40], [40, 40, 220], [220, 220, 30]], np.uint8)
 CLASSES = ("red", "green", "blue", "yellow")
@@ -86,23 +86,26 @@ def test_weights_of_the_crf_on_cached_codes_are_those_of_evaluation(model: Path,
     cached = cache_codes(method, dataset, range(2), squares)
     method.take_clusters(try_clusters(cached, method.cluster_probe.clusters, (5,))[-1].vectors)
     config = CrfConfig(iterations=3, appearance_xy=8.0, appearance_rgb=20.0)
-    tried = try_crf(method, cached, config)
-    assert tried[0][0] == config
-    assert len({(c.smoothness_weight, c.appearance_weight) for c, _ in tried}) == len(WEIGHTS) ** 2
-    assert len({miou for _, miou in tried}) > 3
-    for weights, miou in tried[:6]:
+    pairs = weights_around(config)
+    assert pairs[0] == (config.smoothness_weight, config.appearance_weight)
+    assert len(set(pairs)) == len(WEIGHTS) ** 2
+    tried = try_crf(method, cached, config, pairs)
+    assert len(set(tried)) > 3
+    for (smooth, alike), miou in list(zip(pairs, tried, strict=True))[:6]:
+        weights = config.model_copy(update={"smoothness_weight": smooth, "appearance_weight": alike})
         counts = count_clusters(method, dataset, range(2), clusters=5, linear=False, squares=squares, crf=weights)
         assert miou == pytest.approx(counts.clusters.matched().miou, abs=1e-3)
-        (kernels,) = [[kernel.weighted(weights.smoothness_weight, weights.appearance_weight) for kernel in lattices(
-            cached, config)]]  # fmt: skip
-        assert miou == refined_miou(method, cached, kernels)
+        again = cache_codes(method, dataset, range(2), squares)
+        assert [miou] == try_crf(method, again, weights, [(smooth, alike)])
 
 
 def test_a_calibrated_copy_has_the_clusters_and_weights_that_were_best(
-    model: Path, dataset: DataSet, tmp_path: Path
+    model: Path, dataset: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = calibrate(model, dataset, tmp_path / "out", clusters=(5, 6), crf=True)
     assert found["after"]["miou"] > found["before"]["miou"]
+    told = capsys.readouterr().err
+    assert all(f"{part}: done in" in told for part in ("encode", "try clusters", "try weights of the CRF"))
     assert found["crf"]["after"]["miou"] >= found["crf"]["before"]["miou"]
     method = stego_of(tmp_path / "out")
     assert len(method.cluster_probe.clusters) == found["clusters"]
