@@ -5,8 +5,8 @@
 
 Of a run that answers labels: temperature and threshold. Of a run whose clusters have no names: their number, and the
 weights of the CRF. Both ways score the same pixels with the same values. Beside the times stand the largest difference
-of any number of any value, whether the best value is the same, and how far it is before the next: further than that
-difference, or its being the same would say nothing. One thread, one JSON line.
+of any number of any value, whether the best value is the same, and how far it is before the next one: 0 would mean that
+several are best. Seconds are those of the CPU, on one thread. One JSON line.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ def compared(
         again: runs the network for one value.
         tell: what to make large, one number for each value or more, of all rows.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     brute = np.array([fit(again(value), [value])[0] for value in values])
-    middle = time.perf_counter()
+    middle = time.process_time()
     cached = cache()
-    once = time.perf_counter() - middle
+    once = time.process_time() - middle
     found = np.array(fit(cached, values))
-    whole = time.perf_counter() - middle
+    whole = time.process_time() - middle
     goals = [tell(numbers).reshape(-1) for numbers in (brute, found)]
     second, first = np.sort(np.unique(goals[0]))[-2:]
     return {
