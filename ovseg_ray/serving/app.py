@@ -76,13 +76,15 @@ def create_app(engine: Engine, *, returns_request_id: bool = True) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Tell the hub this replica's metrics now and then, so that `/metrics` of any replica shows those of all."""
+    """Tell the hub now and then what is served, and this replica's metrics: `/metrics` of any shows those of all."""
     engine: Engine = app.state.engine
 
     async def report() -> None:
         while True:
             await asyncio.sleep(METRICS_INTERVAL_S)
             with contextlib.suppress(Exception):  # the hub may be on its way back
+                if engine.ready:
+                    engine.tell_hub()
                 await engine.hub.exchange_metrics(engine.replica, engine.metrics.families())
 
     task = asyncio.create_task(report())

@@ -43,23 +43,25 @@ class Endpoint:
     def __init__(self) -> None:
         _log_to(logging.getLogger(SERVE_LOGGER).handlers)
         context = serve.get_replica_context()
-
-        def hub(config: ServingConfig) -> RemoteHub:
-            return RemoteHub(context.app_name, config.images.bytes, config.images.ttl_s)
-
-        self._engine = Engine(hub, context.replica_id.unique_id)
+        self._engine = Engine(RemoteHub(context.app_name), context.replica_id.unique_id)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Serve what `config` says, a mapping as of `ServingConfig`. Called by Serve at the start and on changes.
 
+        What cannot be served is logged and changes nothing. Serve hands it over all the same, to replicas that start
+        later too: these serve what any replica could serve last.
+
         Raises:
-            UserError: at the start, if it cannot be served; what goes wrong later is logged and changes nothing.
+            UserError: it cannot be served, and nothing was served before.
         """
         try:
             await asyncio.to_thread(self._engine.load, build(ServingConfig, config, "user_config"))
         except Exception as error:  # the new models may not fit beside the old ones, too
             if not self._engine.ready:
-                raise
+                last = await asyncio.to_thread(self._engine.hub.get_config)
+                if last is None or last == config:
+                    raise
+                await asyncio.to_thread(self._engine.load, ServingConfig.model_validate(last))
             logger.error("the old models stay: %s", error, exc_info=not isinstance(error, UserError))
 
     def check_health(self) -> None:

@@ -77,28 +77,22 @@ class _Source:
     image_id: str | None
 
 
-def own_hub(config: ServingConfig) -> HubClient:
-    """A hub in this process, for an engine that is alone."""
-    return LocalHub(Hub(config.images.bytes, config.images.ttl_s))
-
-
 class Engine:
     """Answers requests with the models it has loaded; none before the first `load`.
 
     Args:
-        hub: makes or finds the hub that replicas share; default: one of its own.
+        hub: that replicas share; default: one of its own.
         replica: name of this replica in metrics.
     """
 
-    def __init__(self, hub: Callable[[ServingConfig], HubClient] = own_hub, replica: str | None = None) -> None:
+    def __init__(self, hub: HubClient | None = None, replica: str | None = None) -> None:
         self.config = ServingConfig.model_construct(models=[])
         self.replica = replica or uuid.uuid4().hex[:8]
         self.metrics = Metrics()
         self.models = Models([])
         self.draining = False
-        self.hub: HubClient = own_hub(self.config)
+        self.hub: HubClient = hub or LocalHub(Hub(0, 1.0))
         self.vocabularies = Vocabularies(self.hub)
-        self._make_hub: Callable[[ServingConfig], HubClient] | None = hub
         self._inside = 0
         self._held = Capacity(LimitsConfig().held_pixels)
         # what this replica used of late of the shared uploads
@@ -126,9 +120,6 @@ class Engine:
         self._loader.submit(self._load, config).result()
 
     def _load(self, config: ServingConfig) -> None:
-        if self._make_hub is not None:
-            self.hub, self._make_hub = self._make_hub(config), None
-            self.vocabularies = Vocabularies(self.hub)
         kept = {model.source: model for model in self.models}
         prompts = SharedPrompts(self.hub.get_prompts, self.hub.put_prompts)
         loaded = []
@@ -138,13 +129,20 @@ class Engine:
                 model = ServedModel.load(wanted, self._model_thread, config.batching, config.tiles, prompts)
                 model.batcher.on_batch = self.metrics.batch(model.name)
             loaded.append(model)
+        for model in loaded:
+            model.configure(config.batching, config.tiles)
         self.config = config
+        self.tell_hub()
         self._held.total = config.limits.held_pixels
         self._uploads.max_bytes = config.images.bytes // LOCAL_SHARE
         self.models = Models(loaded)
         # a model and its batcher know each other: without this, old models would pile up until Python looks for cycles
         del kept, model
         gc.collect()
+
+    def tell_hub(self) -> None:
+        """What this replica serves; now and then, for a hub that died knows nothing."""
+        self.hub.put_config(self.config.model_dump(mode="json"))
 
     @property
     def ready(self) -> bool:
@@ -254,11 +252,13 @@ class Engine:
             model = self.models.get(model_name)
             async with self._held.take(self._pixels(_Source(data, None, None))):
                 _, prepared = await self._help(lambda: self._prepare(data, model))
+                if not self._has_room(size := len(data) + model.encoded_bytes(prepared)):
+                    raise _no_room(size)
                 encoded = await model.encode(prepared)
             size = len(data) + encoded.bytes
             key = await self.hub.put_image(data, prepared.size, model.key, encoded, encoded.bytes)
-        if key is None:
-            raise ProblemError("storage_full", f"the picture takes {size} bytes once encoded; send it smaller")
+        if key is None:  # replicas may be between two configurations
+            raise _no_room(size)
         self._uploads.put(key, Upload(data, prepared.size, {model.key: encoded}), size)
         return UploadResponse(
             id=key,
@@ -313,7 +313,9 @@ class Engine:
             else:
                 image, prepared = await self._help(lambda: self._prepare(source.data, model))
                 prepared_at = time.perf_counter()
-                found = await model.segment(prepared, text.vectors, keep=image_id is not None)
+                # a large picture's encoding is kept as a whole, which is for nothing where it has no room
+                keep = image_id is not None and self._has_room(len(source.data) + model.encoded_bytes(prepared))
+                found = await model.segment(prepared, text.vectors, keep=keep)
                 if image_id is not None and found.encoded is not None:
                     await self._keep(image_id, model, found.encoded)
             small = pixels * len(vocabulary.names) <= SMALL_ANSWER and "overlay" not in parameters.parts
@@ -338,6 +340,9 @@ class Engine:
         if source.encoded is not None:
             return math.prod(source.encoded.size)
         return pictures.pixels_of(source.data, self.config.limits)
+
+    def _has_room(self, size: int) -> bool:
+        return size <= self.config.images.bytes
 
     def _prepare(self, data: bytes, model: ServedModel) -> tuple[np.ndarray, Prepared]:
         image = pictures.decode(data, self.config.limits)
@@ -407,6 +412,10 @@ def _compute_with(threads: int) -> None:
     # A thread takes the number that any thread set last when it first asks for one, and keeps that. Unless it asks now,
     # the model's thread would compute alone, for the loader has begun by the time of its first picture.
     torch.get_num_threads()
+
+
+def _no_room(size: int) -> ProblemError:
+    return ProblemError("storage_full", f"the picture takes {size} bytes once encoded; send it smaller")
 
 
 def _ms(seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""What all replicas share: vectors of prompts, vocabularies, uploaded pictures with their encodings, metrics.
+"""What all replicas share: the configuration, vectors of prompts, vocabularies, uploads with their encodings, metrics.
 
 Plain Python in one process; `hub_actor` puts it behind a Ray actor.
 """
@@ -54,7 +54,18 @@ class Hub:
         self._vocabularies: dict[str, dict[str, Any]] = {}
         self._uploads: ExpiringStore[_Stored] = ExpiringStore(image_bytes, image_ttl_s, clock)
         self._metrics: dict[str, tuple[float, Any]] = {}
+        self._config: dict[str, Any] | None = None
         self._clock = clock
+
+    # ---- what is served
+    def put_config(self, config: dict[str, Any]) -> None:
+        """A replica serves this, a mapping as of `ServingConfig`, whose bounds of uploads hold from now on."""
+        self._config = config
+        self._uploads.max_bytes, self._uploads.ttl_s = config["images"]["bytes"], config["images"]["ttl_s"]
+
+    def get_config(self) -> dict[str, Any] | None:
+        """What a replica could serve last; None if none has served anything."""
+        return self._config
 
     # ---- prompts
     def get_prompts(self, space: str, prompts: Sequence[str]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import ray
 
+from ovseg_ray.serving.config import ImageStoreConfig
 from ovseg_ray.serving.encoded import Encoded
 from ovseg_ray.serving.hub import Hub, Upload
 
@@ -18,8 +19,9 @@ NAMESPACE = "ovseg-ray-serving"
 class HubActor:
     """`Hub`, each method by its name."""
 
-    def __init__(self, image_bytes: int, image_ttl_s: float) -> None:
-        self._hub = Hub(image_bytes, image_ttl_s)
+    def __init__(self) -> None:
+        images = ImageStoreConfig()  # until the first replica says what is served
+        self._hub = Hub(images.bytes, images.ttl_s)
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._hub, method)(*arguments)
@@ -37,14 +39,19 @@ class RemoteHub:
 
     Args:
         application: whose hub.
-        image_bytes: as of `Hub`.
-        image_ttl_s: as of `Hub`.
     """
 
-    def __init__(self, application: str, image_bytes: int, image_ttl_s: float) -> None:
+    def __init__(self, application: str) -> None:
         # detached: no replica owns it, so that none takes it along
         options = {"name": application, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
-        self._actor = cast(Any, HubActor).options(**options).remote(image_bytes, image_ttl_s)
+        self._actor = cast(Any, HubActor).options(**options).remote()
+
+    def put_config(self, config: dict[str, Any]) -> None:
+        self._actor.call.remote("put_config", config)
+
+    def get_config(self) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = ray.get(self._actor.call.remote("get_config"))
+        return found
 
     def get_prompts(self, space: str, prompts: Sequence[str]) -> Mapping[str, bytes]:
         found: Mapping[str, bytes] = ray.get(self._actor.call.remote("get_prompts", space, list(prompts)))

@@ -10,8 +10,10 @@ from ovseg_ray.serving.hub import Hub, Upload
 
 
 class HubClient(Protocol):
-    """The hub, as `Hub` documents it. Prompts are asked for from threads, the rest from the event loop."""
+    """The hub, as `Hub` documents it. What is async is asked for from the event loop, the rest from threads too."""
 
+    def put_config(self, config: dict[str, Any]) -> None: ...
+    def get_config(self) -> dict[str, Any] | None: ...
     def get_prompts(self, space: str, prompts: Sequence[str]) -> Mapping[str, bytes]: ...
     def put_prompts(self, space: str, vectors: Mapping[str, bytes]) -> None: ...
     async def put_vocabulary(self, key: str, body: dict[str, Any]) -> bool: ...
@@ -33,6 +35,12 @@ class LocalHub:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._lock = threading.Lock()
+
+    def put_config(self, config: dict[str, Any]) -> None:
+        self._hub.put_config(config)
+
+    def get_config(self) -> dict[str, Any] | None:
+        return self._hub.get_config()
 
     def get_prompts(self, space: str, prompts: Sequence[str]) -> Mapping[str, bytes]:
         with self._lock:

@@ -15,13 +15,15 @@ V = TypeVar("V")
 class _Entry(Generic[V]):
     value: V
     bytes: int
-    expires: float
+    used: float
 
 
 class ExpiringStore(Generic[V]):
     """Forgets what was not used for `ttl_s` seconds, and the least recently used where `max_bytes` are full.
 
     Not safe to share between threads.
+
+    `max_bytes` and `ttl_s` may be set anew; both then hold for what is kept already.
 
     Args:
         max_bytes: of all values together.
@@ -43,23 +45,21 @@ class ExpiringStore(Generic[V]):
     def put(self, key: str, value: V, size: int) -> bool:
         """Keep a value of `size` bytes; False if it is larger than all there is room for."""
         self.delete(key)
-        self._expire()
         if size > self.max_bytes:
             return False
-        self._entries[key] = _Entry(value, size, self._clock() + self.ttl_s)
+        self._entries[key] = _Entry(value, size, self._clock())
         self.bytes += size
-        while self.bytes > self.max_bytes:
-            self.delete(next(iter(self._entries)))
+        self._tidy()
         return True
 
     def get(self, key: str) -> V | None:
         """A value, if it is still there; its time starts anew where uses renew."""
-        self._expire()
+        self._tidy()
         entry = self._entries.get(key)
         if entry is None:
             return None
         if self._renews:
-            entry.expires = self._clock() + self.ttl_s
+            entry.used = self._clock()
             self._entries.move_to_end(key)
         return entry.value
 
@@ -71,8 +71,8 @@ class ExpiringStore(Generic[V]):
         self.bytes -= entry.bytes
         return True
 
-    def _expire(self) -> None:
-        now = self._clock()
+    def _tidy(self) -> None:
+        oldest = self._clock() - self.ttl_s
         # what gives a value its time moves it to the end, so the first expire first
-        while self._entries and next(iter(self._entries.values())).expires <= now:
+        while self._entries and (self.bytes > self.max_bytes or next(iter(self._entries.values())).used <= oldest):
             self.delete(next(iter(self._entries)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,21 @@ UNKNOWN = 4 * 2**30
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def bytes_per_pixel(method: Method, device: torch.device, side: int = PROBE_SIDE) -> float:
-    """Peak memory of encoding one picture, for each pixel of the network's input.
+@dataclass(frozen=True)
+class Cost:
+    """Bytes for each pixel of the network's input.
+
+    Attributes:
+        encoding: at most, while a picture is encoded.
+        encoded: of the encoding itself.
+    """
+
+    encoding: float
+    encoded: float
+
+
+def probe(method: Method, device: torch.device, side: int = PROBE_SIDE) -> Cost:
+    """What encoding one picture takes.
 
     Counted by PyTorch's allocators during one forward pass, which also warms the model up.
     """
@@ -30,13 +44,14 @@ def bytes_per_pixel(method: Method, device: torch.device, side: int = PROBE_SIDE
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         with torch.inference_mode():
-            method.encode(image)
+            found = method.encode(image)
         peak = torch.cuda.max_memory_allocated(device) - before
     else:
         with torch.inference_mode(), _Counter() as counter:
-            method.encode(image)
+            found = method.encode(image)
         peak = counter.peak
-    return MARGIN * peak / side**2
+    kept = sum(tensor.nbytes for tensor in found.tensors.values())
+    return Cost(MARGIN * peak / side**2, kept / side**2)
 
 
 class _Counter(TorchDispatchMode):

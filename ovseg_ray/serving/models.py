@@ -121,10 +121,11 @@ class ServedModel:
         assert self.method.text_encoder is not None
         self.texts = Texts(self.method.text_encoder, self.device, prompts)
         self._executor = executor
-        self._largest = batching.max_images
-        self._cost = memory.bytes_per_pixel(self.method, self.device)  # warms up, too
-        self._budget = batching.memory_bytes or memory.budget(self.device)
-        self._tiles = tiles
+        cost = memory.probe(self.method, self.device)  # warms up, too
+        self._cost, self._kept = cost.encoding, cost.encoded
+        self._batching: BatchingConfig | None = None
+        self._budget = 0
+        self.configure(batching, tiles)
         self._sizes = BatchSizes()
         self.batcher: Batcher[_Job, Any] = Batcher(self._run, executor, self.limit)
 
@@ -155,6 +156,13 @@ class ServedModel:
         """
         return (*identity(config), config.device, config.precision, fingerprint(find_model(Path(config.run))))
 
+    def configure(self, batching: BatchingConfig, tiles: TilesConfig) -> None:
+        """Other sizes from now on. A budget that was learned stays where nothing is said about batches."""
+        self._tiles = tiles
+        if batching != self._batching:
+            self._batching, self._largest = batching, batching.max_images
+            self._budget = batching.memory_bytes or memory.budget(self.device)
+
     @property
     def key(self) -> str:
         """NAME@VERSION."""
@@ -184,6 +192,13 @@ class ServedModel:
         if height * width <= max(self._tiles.above_pixels, side * side) and self._fits(height * width):
             return None
         return TileGrid.over((height, width), side, min(self._tiles.overlap, side // 4))
+
+    def encoded_bytes(self, prepared: Prepared) -> int:
+        """What `Encoded.bytes` will be, before anything is encoded."""
+        grid = self.grid(prepared)
+        height, width = grid.window if grid else prepared.image.shape[1:]
+        windows = len(grid.rows) * len(grid.columns) if grid else 1
+        return round(windows * self._kept * math.prod(self._padded((height, width))))
 
     # ---- through the network
     async def encode(self, prepared: Prepared) -> Encoded:
@@ -271,7 +286,7 @@ class ServedModel:
         """Through the image network with whatever else waits: an `Encoding`, or what was `Found`."""
         inner = (image.shape[1], image.shape[2])
         # padded here, so that pictures of several sizes share a batch
-        padded = tuple(length + -length % self.method.pads_to for length in inner)
+        padded = self._padded(inner)
         job = _Job(image, inner, question)
         try:
             return await self.batcher.submit(job, padded)
@@ -298,7 +313,7 @@ class ServedModel:
         return [results.get(job) for job in jobs]
 
     def _encode(self, jobs: Sequence[_Job]) -> Encoding:
-        height, width = (length + -length % self.method.pads_to for length in jobs[0].inner)
+        height, width = self._padded(jobs[0].inner)
         images = [
             F.pad(job.image, (0, width - job.inner[1], 0, height - job.inner[0]), mode="replicate")
             if job.inner != (height, width)
@@ -342,6 +357,10 @@ class ServedModel:
         with torch.inference_mode():
             found = self.method.segment(encoding, text, size)
         return found.label_map.cpu().numpy().astype(_label_type(len(text))), found.confidence.float().cpu().numpy()
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (length + -length % self.method.pads_to for length in size)
+        return height, width
 
     def _fits(self, pixels: int) -> bool:
         return self._cost * pixels <= self._budget

@@ -26,8 +26,8 @@ class Method:
 
 def test_the_peak_is_counted_and_not_the_sum() -> None:
     method: Any = Method()
-    assert memory.bytes_per_pixel(method, torch.device("cpu"), 64) == memory.MARGIN * 24
-    assert memory.bytes_per_pixel(method, torch.device("cpu"), 33) == memory.MARGIN * 24, "padded to 64"
+    assert memory.probe(method, torch.device("cpu"), 64) == memory.Cost(memory.MARGIN * 24, 4)
+    assert memory.probe(method, torch.device("cpu"), 33) == memory.Cost(memory.MARGIN * 24, 4), "padded to 64"
 
 
 def test_there_is_a_budget() -> None:

@@ -169,3 +169,30 @@ def test_a_mistake_in_a_swap_changes_nothing(http: httpx.Client, start: Any, run
     start(ServingConfig.model_validate({"models": [{"run": "/nowhere"}]}))
     assert http.get("/v1/models").json() == known
     assert np.isfinite(segment(http).json()["timings"]["total"])
+
+
+@pytest.mark.chaos
+def test_a_replica_that_starts_after_a_mistake_serves_what_was_accepted_last(
+    http: httpx.Client, start: Any, run: Path
+) -> None:
+    start(serving(run))
+    known = http.get("/v1/models").json()
+    start(ServingConfig.model_validate({"models": [{"run": "/nowhere"}]}))
+    before = set(pids())
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while set(pids()) & before or len(pids()) < 2:
+        assert time.monotonic() < deadline, "no replica came back"
+        time.sleep(0.5)
+    answers = []
+    while len(answers) < 8:  # both of them
+        assert time.monotonic() < deadline, answers
+        try:
+            answer = http.get("/v1/models")
+        except httpx.TransportError:
+            continue
+        if answer.status_code == 200:
+            answers.append(answer.json())
+        time.sleep(0.2)
+    assert answers == [known] * 8

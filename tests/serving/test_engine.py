@@ -33,7 +33,7 @@ def parameters(**values: Any) -> Parameters:
 
 def make(run: Path, hub: LocalHub | None = None, **changes: Any) -> Engine:
     config = ServingConfig.model_validate({"models": [{"run": str(run), "device": "cpu"}], **changes})
-    engine = Engine(lambda _: hub) if hub else Engine()
+    engine = Engine(hub)
     engine.load(config)
     return engine
 
@@ -192,11 +192,25 @@ def test_an_upload_is_known_to_other_replicas_and_other_models(tmp_path: Path, r
     assert caught.value.code == "image_not_found"
 
 
-def test_an_upload_without_room_is_refused(run: Path) -> None:
-    engine = make(run, images={"bytes": 10_000})
-    with pytest.raises(ProblemError) as caught:
-        asyncio.run(engine.upload(encoded(picture()), None))
-    assert caught.value.code == "storage_full"
+@pytest.mark.parametrize("tiles", [{}, {"above_pixels": 4096, "side": 64, "overlap": 16}], ids=["whole", "windows"])
+def test_an_upload_without_room_is_refused_before_it_is_encoded(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiles: dict[str, int]
+) -> None:
+    models = [{"run": str(run)}, {"run": str(make_run(tmp_path / "other", seed=1))}]
+    engine, data = make(run, models=models, tiles=tiles), encoded(picture(150, 230))
+    taken = asyncio.run(engine.upload(data, None)).bytes
+    exact = ServingConfig.model_validate({**engine.config.model_dump(), "images": {"bytes": taken}})
+    engine.load(exact)
+    upload = asyncio.run(engine.upload(data, None))
+    assert upload.bytes == taken, "it is known to the byte how large it will be"
+    first = engine.models.get(None)
+    calls: list[int] = []
+    real = first.method.encode
+    monkeypatch.setattr(first.method, "encode", lambda images: (calls.append(len(images)), real(images))[1])
+    engine.load(exact.model_copy(update={"images": exact.images.model_copy(update={"bytes": taken - 1})}))
+    with pytest.raises(ProblemError, match=f"takes {taken} bytes") as caught:
+        asyncio.run(engine.upload(data, None))
+    assert (caught.value.code, calls) == ("storage_full", [])
 
 
 def test_a_deadline_cancels_what_waits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,6 +295,36 @@ def test_models_are_swapped_under_a_request(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         engine.load(both.model_copy(update={"models": [both.models[0].model_copy(update={"run": "/nowhere"})]}))
     assert len(engine.models.describe()) == 2, "a swap that fails changes nothing"
+
+
+def test_all_of_another_configuration_holds_for_models_that_stay(run: Path) -> None:
+    hub = LocalHub(Hub(2**20, 60))
+    engine = make(run, hub)
+    model = engine.models.get(None)
+    measured = model._budget
+    changes = {
+        "batching": {"max_images": 3},
+        "tiles": {"above_pixels": 4096, "side": 64, "overlap": 0},
+        "images": {"bytes": 12_345, "ttl_s": 7.0},
+    }
+    other = ServingConfig.model_validate({**engine.config.model_dump(), **changes})
+    engine.load(other)
+    assert engine.models.get(None) is model, "it is not loaded again"
+    assert (model.limit((64, 64)), model.tile_side) == (3, 64)
+    assert model.grid(model.prepare(picture(150, 230))) is not None
+    with pytest.raises(ProblemError, match="takes") as caught:
+        asyncio.run(engine.upload(encoded(picture()), None))
+    assert caught.value.code == "storage_full"
+    assert hub.get_config() == other.model_dump(mode="json")
+    model._budget = 5  # as after a batch that did not fit
+    engine.load(engine.config)
+    assert model._budget == 5, "what was learned stays where nothing was changed"
+    engine.load(ServingConfig.model_validate({**other.model_dump(), "batching": {"memory_bytes": measured + 2**20}}))
+    assert model._budget == measured + 2**20
+    with pytest.raises(UserError):
+        engine.load(other.model_copy(update={"models": [other.models[0].model_copy(update={"run": "/nowhere"})]}))
+    assert model._budget == measured + 2**20, "a mistake changes nothing"
+    assert hub.get_config() == engine.config.model_dump(mode="json")
 
 
 def test_large_pictures_go_through_windows(run: Path) -> None:

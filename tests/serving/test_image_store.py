@@ -68,3 +68,19 @@ def test_a_copy_is_looked_up_again_however_often_it_is_used() -> None:
     assert store.get("a") == "A"
     clock.now = 10
     assert store.get("a") is None
+
+
+def test_other_bounds_hold_for_what_is_kept_already() -> None:
+    clock = Clock()
+    store: ExpiringStore[str] = ExpiringStore(100, 1000, clock)
+    for key in "abc":
+        store.put(key, key, 30)
+        clock.now += 1
+    store.max_bytes = 60
+    assert [key for key in "abc" if store.get(key)] == ["b", "c"]
+    store.ttl_s = 10
+    store.put("d", "d", 1)
+    clock.now += 9.5
+    assert store.get("d") == "d"
+    clock.now += 1
+    assert [key for key in "bcd" if store.get(key)] == ["d"]
