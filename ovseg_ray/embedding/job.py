@@ -35,8 +35,8 @@ from ovseg_ray.feature_store.store import (
     write_part,
 )
 from ovseg_ray.feature_store.vectors import MANIFEST, PARTS, ParquetVectors
-from ovseg_ray.networks.config import pretrained_tag
-from ovseg_ray.networks.frozen import weights_file, weights_hash
+from ovseg_ray.networks.config import pretrained_tag, weights_file
+from ovseg_ray.networks.frozen import weights_hash
 from ovseg_ray.progress import ProgressBar
 
 MOST_PART_IMAGES = 64

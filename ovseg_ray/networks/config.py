@@ -12,6 +12,7 @@ from ovseg_ray.config import Config
 Readout = Literal["project", "ignore", "add"]
 BatchNormMode = Literal["train", "freeze", "fold"]
 Four = tuple[int, int, int, int]
+SAVED = "model.safetensors"  # what transformers' save_pretrained writes
 TAG_KINDS = ("timm", "open_clip", "torchvision")  # whose published weights `weights` may name
 
 
@@ -24,6 +25,12 @@ def pretrained_tag(weights: str) -> tuple[str, str] | None:
     """(library, tag) of weights such as "timm:augreg_in21k_ft_in1k"; None for the path of a file."""
     kind, colon, tag = weights.partition(":")
     return (kind, tag) if colon and kind in TAG_KINDS and tag else None
+
+
+def weights_file(weights: str) -> Path:
+    """The file of weights, which may be the directory of a model that transformers saved."""
+    path = Path(weights)
+    return path / SAVED if path.is_dir() else path
 
 
 class ViTConfig(Config):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ovseg_ray.config import Config
 from ovseg_ray.errors import UserError
 from ovseg_ray.networks.building import build_image_encoder
-from ovseg_ray.networks.config import BatchNormMode, Four, ImageEncoderConfig, pretrained_tag
+from ovseg_ray.networks.config import BatchNormMode, Four, ImageEncoderConfig, pretrained_tag, weights_file
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -25,7 +25,6 @@ Triple = tuple[float, float, float]
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 DINO_SIZES = {"vit_small": (384, 12, 6), "vit_base": (768, 12, 12)}
 COARSEST = 32
-SAVED = "model.safetensors"  # what transformers' save_pretrained writes
 
 
 def _absolute(weights: str) -> str:
@@ -194,12 +193,6 @@ def build_backbone(config: BackboneConfig) -> FrozenBackbone:
     built = kinds.get(config.name, _Pyramid)(config)
     built.requires_grad_(False)
     return built.train(False)
-
-
-def weights_file(weights: str) -> Path:
-    """The file of weights, which may be the directory of a model that transformers saved."""
-    path = Path(weights)
-    return path / SAVED if path.is_dir() else path
 
 
 def weights_hash(weights: str | None) -> str:

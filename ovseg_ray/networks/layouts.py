@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from ovseg_ray.errors import UserError
-from ovseg_ray.networks.frozen import weights_file
+from ovseg_ray.networks.config import weights_file
 from ovseg_ray.networks.image_encoder import read_weights
 
 CHECKPOINTS = (".pth", ".pt", ".bin")

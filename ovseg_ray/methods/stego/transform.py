@@ -15,8 +15,8 @@ from ovseg_ray.feature_store.neighbour_table import NeighbourTable
 from ovseg_ray.feature_store.store import FeatureStore
 from ovseg_ray.methods.stego.config import StegoConfig
 from ovseg_ray.methods.stego.head import DROPOUT
-from ovseg_ray.networks.config import pretrained_tag
-from ovseg_ray.networks.frozen import weights_file, weights_hash
+from ovseg_ray.networks.config import pretrained_tag, weights_file
+from ovseg_ray.networks.frozen import weights_hash
 
 IGNORE = -1
 
