@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -46,6 +47,7 @@ HELPERS = 2  # threads that decode pictures and make masks while the model works
 LOCAL_SHARE = 4  # a replica keeps a quarter of what the hub may
 LOCAL_IMAGES_TTL_S = 10.0  # a deleted upload is forgotten by other replicas after so long
 UNAVAILABLE_RETRY_S = 1.0
+STREAMED_BATCHES = 2  # pictures of all streams that are worked at: one batch is computed, one waits
 # Pixels times labels: their masks take less than waking another thread and being woken by it. Preparing a picture goes
 # there however small it is: a method may enlarge it, and PyTorch's work belongs to threads that have one processor
 SMALL_ANSWER = 2**20
@@ -95,6 +97,7 @@ class Engine:
         self.vocabularies = Vocabularies(self.hub)
         self._inside = 0
         self._held = Capacity(LimitsConfig().held_pixels)
+        self._streamed = Capacity(STREAMED_BATCHES)
         # what this replica used of late of the shared uploads
         self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S, renews=False)
         # Only the model's thread computes in parallel. Were there a team of OpenMP threads for each thread that uses
@@ -134,6 +137,7 @@ class Engine:
         self.config = config
         self.tell_hub()
         self._held.total = config.limits.held_pixels
+        self._streamed.total = STREAMED_BATCHES * config.batching.max_images
         self._uploads.max_bytes = config.images.bytes // LOCAL_SHARE
         self.models = Models(loaded)
         # a model and its batcher know each other: without this, old models would pile up until Python looks for cycles
@@ -178,8 +182,12 @@ class Engine:
             self.metrics.inside(self._inside)
 
     @contextlib.asynccontextmanager
-    async def deadline(self, parameters: Parameters | None = None) -> AsyncIterator[None]:
+    async def deadline(self, parameters: Parameters | None = None, begun: float | None = None) -> AsyncIterator[None]:
         """Cancel what happens within once a request's deadline has passed.
+
+        Args:
+            parameters: of the request.
+            begun: when it counts from, by the event loop's clock; default: now.
 
         Raises:
             ProblemError: it has.
@@ -188,17 +196,18 @@ class Engine:
         asked = parameters.deadline_ms if parameters else None
         allowed = min(asked or most, most)
         try:
-            async with asyncio.timeout(allowed / 1000):
+            start = asyncio.get_running_loop().time() if begun is None else begun
+            async with asyncio.timeout_at(start + allowed / 1000):
                 yield
         except TimeoutError as error:
             raise ProblemError("deadline_exceeded", f"no answer within {allowed} ms") from error
 
     # ---- requests
-    async def segment(self, data: bytes | None, image_id: str | None, parameters: Parameters) -> Answer:
+    async def segment(self, source: bytes | str | None, image_id: str | None, parameters: Parameters) -> Answer:
         """Segment one picture.
 
         Args:
-            data: the picture's file; None if `image_id` is given.
+            source: the picture's file, or text as `fetch` takes it; None if `image_id` is given.
             image_id: of an upload.
             parameters: what is asked.
 
@@ -206,49 +215,56 @@ class Engine:
             ProblemError: whatever is wrong with the request.
         """
         async with self.deadline(parameters):
+            data = None if source is None else await self.fetch(source)
             return await self._segment(data, image_id, parameters)
 
     async def segment_many(
         self, sources: Sequence[bytes | str], parameters: Parameters
-    ) -> AsyncIterator[tuple[int, Answer | ProblemError]]:
+    ) -> AsyncGenerator[tuple[int, Answer | ProblemError]]:
         """Segment a list of pictures, each answer as it is ready, with its index; some go through the model together.
+
+        The deadline holds for each of them, and ends no sending. Answers that nobody takes hold new pictures up.
 
         Args:
             sources: a file each, or text as `fetch` takes it.
             parameters: what is asked of all of them.
         """
-        gate = asyncio.Semaphore(2 * self.config.batching.max_images)
+        begun = asyncio.get_running_loop().time()
 
         async def one(index: int) -> tuple[int, Answer | ProblemError]:
-            async with gate:
-                try:
+            try:
+                async with self.deadline(parameters, begun), self._streamed.take(1):
                     return index, await self._segment(await self.fetch(sources[index]), None, parameters)
-                except ProblemError as error:
-                    return index, error
-                except Exception:  # one picture's fault is its own line, not the end of all
-                    logger.exception("fault in picture %d of a batch", index)
-                    return index, ProblemError("internal", "the server's log says more under this request id")
+            except ProblemError as error:
+                return index, error
+            except Exception:  # one picture's fault is its own line, not the end of all
+                logger.exception("fault in picture %d of a batch", index)
+                return index, ProblemError("internal", "the server's log says more under this request id")
 
-        tasks = [asyncio.create_task(one(index)) for index in range(len(sources))]
+        left = iter(range(len(sources)))
+        running = {asyncio.create_task(one(index)) for index in itertools.islice(left, self._streamed.total)}
         try:
-            async with self.deadline(parameters):
-                for done in asyncio.as_completed(tasks):
-                    yield await done
-        except ProblemError as error:
-            for index, task in enumerate(tasks):
-                if not task.done():
-                    yield index, error
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+                    running |= {asyncio.create_task(one(index)) for index in itertools.islice(left, 1)}
         finally:
-            for task in tasks:
+            for task in running:
                 task.cancel()
 
-    async def upload(self, data: bytes, model_name: str | None) -> UploadResponse:
+    async def upload(self, source: bytes | str, model_name: str | None) -> UploadResponse:
         """Keep a picture and its encoding.
+
+        Args:
+            source: as of `segment`.
+            model_name: that encodes it; None: the default.
 
         Raises:
             ProblemError: whatever is wrong with the request, or no room for it.
         """
         async with self.deadline():
+            data = await self.fetch(source)
             model = self.models.get(model_name)
             async with self._held.take(self._pixels(_Source(data, None, None))):
                 _, prepared = await self._help(lambda: self._prepare(data, model))

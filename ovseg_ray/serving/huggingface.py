@@ -39,7 +39,7 @@ async def image_segmentation(request: Request, engine: EngineDep, model: str | N
         picture, hub = await _read(request)
         parameters = _parameters(request, engine, hub, model)
         check_labels(parameters, engine.config.limits)
-        answer = await engine.segment(await engine.fetch(picture), None, parameters)
+        answer = await engine.segment(picture, None, parameters)
     least = hub.threshold or 0.0
     return [
         HubSegment(score=segment.score, label=segment.label, mask=_png(segment.segmentation))
@@ -55,7 +55,7 @@ async def _read(request: Request) -> tuple[bytes | str, HubParameters]:
         return body.inputs, body.parameters
     if kind.startswith(RAW) or not kind:
         return await request.body(), HubParameters()
-    raise ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON or a picture")
+    raise ProblemError("unsupported_media_type", f"{kind[:100]}: send JSON or a picture; forms go to /v1/segment")
 
 
 def _parameters(request: Request, engine: Engine, hub: HubParameters, model: str | None) -> Parameters:

@@ -112,9 +112,7 @@ async def infer(name: str, request: Request, engine: EngineDep, version: str | N
         wanted = _outputs(asked)
         image_id, parameters = _parameters(asked, tensors, _key(name, version))
         check_labels(parameters, engine.config.limits)
-        image = _image(tensors, image_id)
-        data = None if image is None else await engine.fetch(image)
-        answer = await engine.segment(data, image_id, parameters)
+        answer = await engine.segment(_image(tensors, image_id), image_id, parameters)
         return await asyncio.to_thread(_respond, asked, wanted, answer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from ovseg_ray.validation import mistakes
 M = TypeVar("M", bound=BaseModel)
 RAW = ("image/", "application/octet-stream")
 LARGE = 2**18
+_WEIGHT = re.compile(r"[01](\.\d{0,3})?$")
 LISTS = ("candidate_labels", "return")
 
 
@@ -90,6 +92,29 @@ async def read_picture(request: Request) -> tuple[bytes | str, dict[str, Any]]:
 def content_type(request: Request) -> str:
     """Media type of the body, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def prefers(accept: str, wanted: str, default: str) -> bool:
+    """Whether a client would rather have one media type than what it gets by default (RFC 9110, 12.5.1).
+
+    Args:
+        accept: the header.
+        wanted: a media type; where both are as welcome, it must be named and the default must not.
+        default: another.
+    """
+    weights: dict[str, float] = {}
+    for entry in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in entry.split(";"))
+        weight = next((part[2:] for part in parameters if part.startswith("q=")), "1")
+        weights[kind] = float(weight) if _WEIGHT.match(weight) else 1.0
+
+    def weight_of(kind: str) -> float:
+        ranges = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+        return next((weights[name] for name in ranges if name in weights), 0.0)
+
+    if weight_of(wanted) == weight_of(default):
+        return weight_of(wanted) > 0 and wanted in weights and default not in weights
+    return weight_of(wanted) > weight_of(default)
 
 
 async def read_json(request: Request) -> Any:

@@ -18,7 +18,7 @@ from serving_tools import WORDS, encoded, make_run, picture
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.serving.api import Parameters
-from ovseg_ray.serving.config import ServingConfig
+from ovseg_ray.serving.config import LimitsConfig, ServingConfig
 from ovseg_ray.serving.engine import Answer, Engine
 from ovseg_ray.serving.hub import Hub
 from ovseg_ray.serving.hub_client import LocalHub
@@ -423,6 +423,80 @@ def test_a_slow_text_tower_keeps_nobody_else_waiting(run: Path, monkeypatch: pyt
     *gone, answer = asyncio.run(ask())
     assert [error.code for error in gone] == ["deadline_exceeded"] * 3
     assert isinstance(answer, Answer)
+
+
+def test_a_deadline_covers_fetching(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run)
+
+    async def never(*_: Any) -> bytes:
+        await asyncio.sleep(30)
+        return b""
+
+    monkeypatch.setattr("ovseg_ray.serving.engine.fetching.fetch", never)
+
+    async def ask() -> list[Any]:
+        url, hasty = "https://images.example.org/a.jpg", parameters(deadline_ms=200)
+        with pytest.raises(ProblemError) as caught:
+            await engine.segment(url, None, hasty)
+        lines = [answer async for _, answer in engine.segment_many([url, encoded(picture()), url], hasty)]
+        engine.config = engine.config.model_copy(update={"limits": LimitsConfig(deadline_ms=200)})
+        with pytest.raises(ProblemError) as other:
+            await engine.upload(url, None)
+        return [caught.value, other.value, *(line for line in lines if isinstance(line, ProblemError))]
+
+    assert [error.code for error in asyncio.run(ask())] == ["deadline_exceeded"] * 4
+
+
+def test_a_slow_reader_holds_new_pictures_up_and_is_not_cut_off(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run, batching={"max_images": 2})
+    begun: list[int] = []
+    real = engine._segment
+
+    async def counted(*arguments: Any) -> Any:
+        begun.append(1)
+        return await real(*arguments)
+
+    monkeypatch.setattr(engine, "_segment", counted)
+
+    async def read() -> tuple[int, list[tuple[int, Any]]]:
+        stream = engine.segment_many([encoded(picture())] * 12, parameters(deadline_ms=2000))
+        found = [await anext(stream)]
+        await asyncio.sleep(2.5)
+        early = len(begun)
+        return early, found + [line async for line in stream]
+
+    early, found = asyncio.run(read())
+    assert early <= 4, "two batches, none of which was taken"
+    assert sorted(index for index, _ in found) == list(range(12))
+    late = [answer for _, answer in found if isinstance(answer, ProblemError)]
+    assert {error.code for error in late} == {"deadline_exceeded"}
+    assert len(late) >= 8, "what had not begun by then"
+    assert len(begun) <= early + 1
+
+
+def test_streams_share_a_bound(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = make(run, batching={"max_images": 2})
+    real, inside, most = engine._segment, 0, 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            return await real(*arguments)
+        finally:
+            inside -= 1
+
+    monkeypatch.setattr(engine, "_segment", counted)
+
+    async def read() -> int:
+        return len([line async for line in engine.segment_many([encoded(picture())] * 6, parameters())])
+
+    async def all_of_them() -> list[int]:
+        return await asyncio.gather(*(read() for _ in range(4)))
+
+    assert asyncio.run(all_of_them()) == [6] * 4
+    assert most <= 4
 
 
 def test_one_pictures_fault_does_not_end_a_batch(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from serving_tools import encoded, picture
+from starlette.testclient import TestClient
 
 from ovseg_ray.serving.engine import Engine
 
@@ -40,6 +41,12 @@ def test_without_labels_those_of_training_are_asked(live: tuple[str, Engine]) ->
     asked = masks(ask(live, "/hf/first?candidate_labels=grass,sand,snow"))
     assert trained.keys() == asked.keys() <= {"grass", "sand", "snow"}
     assert all(np.array_equal(trained[name], asked[name]) for name in trained)
+
+
+def test_a_form_is_told_where_to_go(client: TestClient) -> None:
+    answer = client.post("/hf", files={"image": encoded(picture())})
+    assert answer.status_code == 415
+    assert answer.json()["error"] == "multipart/form-data: send JSON or a picture; forms go to /v1/segment"
 
 
 def test_thresholds(live: tuple[str, Engine]) -> None:

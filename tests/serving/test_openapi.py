@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from starlette.testclient import TestClient
 
-from ovseg_ray.serving.app import create_app
+from ovseg_ray.serving.app import ROUTERS, create_app
 from ovseg_ray.serving.config import ServingConfig
 from ovseg_ray.serving.engine import Engine
 from ovseg_ray.serving.problems import CODES
@@ -21,20 +23,24 @@ from ovseg_ray.serving.problems import CODES
 def made_up(run: Path) -> Any:
     engine = Engine()
     engine.load(ServingConfig.model_validate({"models": [{"run": str(run), "device": "cpu"}]}))
-    return schemathesis.openapi.from_asgi("/openapi.json", create_app(engine))
+    with all_described():
+        return schemathesis.openapi.from_asgi("/openapi.json", create_app(engine))
 
 
-OPERATIONS = [
-    ("/v1/segment", "POST"),
-    ("/v1/images", "POST"),
-    ("/v1/images/{id}", "DELETE"),
-    ("/v1/vocabularies", "GET"),
-    ("/v1/vocabularies/{id}", "PUT"),
-    ("/v1/vocabularies/{id}", "GET"),
-    ("/v1/vocabularies/{id}", "DELETE"),
-    ("/v1/models", "GET"),
-    ("/metrics", "GET"),
-]
+@contextmanager
+def all_described() -> Iterator[None]:
+    """Routes of the page, and second addresses of other protocols, are left out of the description; not here."""
+    hidden: list[Any] = [part for router in ROUTERS for part in (router, *router.routes) if not part.include_in_schema]
+    for part in hidden:
+        part.include_in_schema = True
+    yield
+    for part in hidden:
+        part.include_in_schema = False
+
+
+with all_described():
+    PATHS = create_app(Engine()).openapi()["paths"]
+OPERATIONS = [(path, method.upper()) for path, methods in PATHS.items() for method in methods]
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
@@ -52,10 +58,9 @@ def test_no_request_ends_in_a_fault(made_up: Any, path: str, method: str) -> Non
     ask()
 
 
-def test_every_operation_is_tried(client: TestClient) -> None:
-    described = client.get("/openapi.json").json()["paths"]
-    own = {(path, method.upper()) for path, methods in described.items() for method in methods}
-    assert {(path, method) for path, method in own if not path.endswith("z")} >= set(OPERATIONS)
+def test_every_operation_is_tried() -> None:
+    paths = {path for path, _ in OPERATIONS}
+    assert {"/v1/segment", "/v2/models/{name}/versions/{version}/infer", "/hf/{model}", "/samples", "/readyz"} <= paths
 
 
 def references(value: Any) -> set[str]:

@@ -353,6 +353,33 @@ def test_a_forgotten_picture_is_sent_again(opened: Any, live: tuple[str, Engine]
 
 
 @in_browser
+def test_after_a_swap_the_page_asks_the_new_version(opened: Any, live: tuple[str, Engine]) -> None:
+    page, engine = opened(expect="status of 404"), live[1]
+    asked: list[str] = []
+    page.on("request", lambda r: asked.append(r.post_data) if r.url.endswith("/v1/segment") else None)
+    take_sample(page)
+    page.get_by_role("checkbox", name="second").check()
+    settled(page)
+    before = engine.config
+    try:
+        models = [model.model_copy(update={"version": "new"}) for model in before.models]
+        engine.load(before.model_copy(update={"models": models}))
+        asked.clear()
+        page.locator("#labels").fill("sky, grass")
+        settled(page)
+        assert page.locator("#message").is_hidden()
+        assert page.locator(".pane").count() == 2
+        assert page.get_by_role("checkbox", name="second").is_checked()
+        assert {json.loads(body)["parameters"]["model"] for body in asked[2:]} == {"first@new", "second@new"}
+        engine.load(before.model_copy(update={"models": before.models[:1]}))
+        page.locator("#labels").fill("sky, sand")
+        settled(page)
+        assert page.locator(".pane").count() == 1, "one is gone for good"
+    finally:
+        engine.load(before)
+
+
+@in_browser
 def test_a_busy_server_is_asked_again(opened: Any) -> None:
     page = opened(expect="status of 429")
     refused: list[str] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from pycocotools import mask as coco_mask
 from serving_tools import encoded, picture
 from starlette.testclient import TestClient
 
+from ovseg_ray.evaluation.overlay import overlay
 from ovseg_ray.serving.engine import Engine
 
 LABELS = ["sky", "grass", "a red car"]
@@ -76,6 +78,87 @@ def test_accept_png_gives_the_bare_map(client: TestClient, engine: Engine) -> No
     )
     assert answer.headers["content-type"] == "image/png"
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(answer.content))), expected(engine))
+
+
+@pytest.mark.parametrize(
+    ("accept", "bare"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json", False),
+        ("text/html", False),
+        ("image/png", True),
+        ("IMAGE/PNG", True),
+        ("image/*", True),
+        ("image/png, */*", True),
+        ("image/png, application/json", False),
+        ("image/png;q=0.1, application/json", False),
+        ("image/png; q=0.1, application/json;q=0.2", False),
+        ("application/json;q=0.1, image/png", True),
+        ("image/png;q=0", False),
+        ("image/png;q=0, */*", False),
+        ("image/avif,image/webp,image/png,*/*;q=0.8", True),
+        ("image/png;q=, ,;;", True),
+    ],
+)
+def test_what_a_client_would_rather_have(client: TestClient, accept: str, bare: bool) -> None:
+    answer = client.post("/v1/segment", params=FIELDS, content=encoded(picture()), headers={"accept": accept})
+    assert answer.headers["content-type"] == ("image/png" if bare else "application/json")
+
+
+def test_an_overlay_lays_the_colours_of_the_labels_over_the_picture(client: TestClient, engine: Engine) -> None:
+    image = picture(200, 300)
+    params = {"candidate_labels": TEXT, "return": "overlay,label_map"}
+    data = encoded(image)
+    image_id = client.post("/v1/images", content=data).json()["id"]
+    truth = engine.models.get(None).segmenter.segment(image, LABELS).label_map
+    wanted = overlay(image, truth, tuple(LABELS))
+    for values in ({"params": params, "content": data}, {"params": {**params, "image_id": image_id}}):
+        body = client.post("/v1/segment", **values).json()
+        shown = decode(body["overlay"]["png"])
+        assert shown.shape[1] == 300
+        assert shown.shape[0] > 200, "the legend stands below"
+        assert np.array_equal(shown, wanted)
+        assert not np.array_equal(shown[:200], image)
+
+
+def test_timings_add_up(client: TestClient, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {"candidate_labels": TEXT, "return": "segments,label_map,confidence"}
+    method = engine.models.get(None).method
+    real = method.encode
+    client.post("/v1/segment", params=params, content=encoded(picture()))
+
+    def slow(images: object) -> object:
+        time.sleep(0.3)
+        return real(images)
+
+    monkeypatch.setattr(method, "encode", slow)
+    begun = time.perf_counter()
+    found = client.post("/v1/segment", params=params, content=encoded(picture(300, 400))).json()["timings"]
+    seen = 1000 * (time.perf_counter() - begun)
+    assert found["image"] >= 300
+    assert found["total"] <= seen
+    # what is in none of them: the vocabulary, reading the header, waiting for the event loop
+    parts = sum(found[part] for part in ("queue", "image", "text", "post"))
+    assert 0.7 * found["total"] <= parts <= found["total"] + 0.01
+
+
+def test_a_stream_is_admitted_until_its_last_line(client: TestClient, engine: Engine) -> None:
+    text = base64.b64encode(encoded(picture())).decode()
+    body = {"inputs": [text] * 3, "parameters": {"candidate_labels": LABELS}}
+    held = [engine.admitted() for _ in range(engine.config.limits.requests - 1)]
+    for admission in held:
+        admission.__enter__()
+    try:
+        answer = client.post("/v1/segment", json=body)
+        assert (answer.status_code, len(answer.text.splitlines())) == (200, 3), "one place does"
+        with engine.admitted():
+            refused = client.post("/v1/segment", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+    finally:
+        for admission in held:
+            admission.__exit__(None, None, None)
+    assert engine._inside == 0
 
 
 def test_an_uploaded_picture_answers_alike(client: TestClient) -> None:

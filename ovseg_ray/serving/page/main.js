@@ -60,7 +60,7 @@ function makePane(model) {
       say("");
       draw();
     },
-    fail,
+    (error) => (error.code === "model_not_found" ? renew(pane, error) : fail(error)),
   );
   if (state.picture) pane.setPicture(state.picture);
   return pane;
@@ -215,20 +215,40 @@ function choose(models) {
   draw();
 }
 
+/** The server has turned to other versions since it was asked for its models: the same names, asked again. */
+async function renew(pane, error) {
+  try {
+    const described = await api.models();
+    if (!state.panes.includes(pane)) return; // another pane was quicker
+    if (described.some((model) => keyOf(model) === pane.model)) throw error;
+    offerModels(described);
+    offerLists(await api.vocabularies());
+  } catch (other) {
+    fail(other);
+  }
+}
+
+const keyOf = (model) => `${model.name}@${model.version}`;
+
 function offerModels(described) {
   const twice = (name) => described.filter((model) => model.name === name).length > 1;
   state.models = described.map((model) => ({
-    key: `${model.name}@${model.version}`,
+    key: keyOf(model),
+    name: model.name,
     title: twice(model.name) ? `${model.name} ${model.version}` : model.name,
     labels: model.labels,
   }));
+  const same = ({ model: key }) => state.models.find((model) => model.key === key)
+    ?? state.models.find((model) => model.name === key.split("@")[0]);
+  const kept = new Set(state.panes.map(same).filter(Boolean));
+  const chosen = state.models.filter((model, index) => (kept.size ? kept.has(model) : index === 0));
   const box = find("models");
   box.replaceChildren(box.querySelector("legend"));
-  state.models.forEach((model, index) => {
+  for (const model of state.models) {
     const label = document.createElement("label");
     const input = document.createElement("input");
     input.type = "checkbox";
-    input.checked = index === 0;
+    input.checked = chosen.includes(model);
     input.addEventListener("change", () => {
       const inputs = [...box.querySelectorAll("input")];
       if (!inputs.some((other) => other.checked)) input.checked = true; // at least one
@@ -236,9 +256,9 @@ function offerModels(described) {
     });
     label.append(input, model.title);
     box.append(label);
-  });
+  }
   box.hidden = state.models.length < 2;
-  choose(state.models.slice(0, 1));
+  choose(chosen);
 }
 
 function offerLists(vocabularies) {

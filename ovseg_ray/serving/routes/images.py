@@ -38,7 +38,7 @@ async def upload(request: Request, engine: EngineDep) -> UploadResponse:
     with engine.admitted():
         picture, fields = await read_picture(request)
         asked = validate(UploadRequest, {"inputs": "", **fields})
-        return await engine.upload(await engine.fetch(picture), asked.model)
+        return await engine.upload(picture, asked.model)
 
 
 @router.delete("/v1/images/{id}", status_code=204)

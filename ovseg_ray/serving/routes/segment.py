@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ovseg_ray.data.sample import encode_mask
 from ovseg_ray.serving.api import BatchLine, Parameters, SegmentRequest, SegmentResponse
 from ovseg_ray.serving.engine import Engine
 from ovseg_ray.serving.openapi import TINY, ref
 from ovseg_ray.serving.problems import ProblemError
-from ovseg_ray.serving.requests import Ask, read_segment
+from ovseg_ray.serving.requests import Ask, prefers, read_segment
 from ovseg_ray.serving.routes import EngineDep
 
 router = APIRouter(tags=["segment"])
@@ -61,27 +63,40 @@ async def segment(request: Request, engine: EngineDep) -> Response:
     `Accept: image/png` gives the bare label map. A list of pictures is answered as NDJSON, a line for each as it is
     done.
     """
-    with engine.admitted():
+    with contextlib.ExitStack() as admission:
+        admission.enter_context(engine.admitted())
         ask = await read_segment(request, engine.config.limits)
         if not ask.many:
             return await _one(ask, engine, request)
-    return StreamingResponse(_lines(ask, engine, request.state.request_id), media_type=NDJSON)
+        return _Stream(_lines(ask, engine, request.state.request_id), admission.pop_all())
 
 
 async def _one(ask: Ask, engine: Engine, request: Request) -> Response:
-    bare = "image/png" in request.headers.get("accept", "")
+    bare = prefers(request.headers.get("accept", ""), "image/png", "application/json")
     parameters = ask.parameters.model_copy(update={"parts": []}) if bare else ask.parameters
-    data = await engine.fetch(ask.pictures[0]) if ask.pictures else None
-    answer = await engine.segment(data, ask.image_id, parameters)
+    answer = await engine.segment(ask.pictures[0] if ask.pictures else None, ask.image_id, parameters)
     if bare:
         return Response(await asyncio.to_thread(encode_mask, answer.label_map), media_type="image/png")
     answer.response.request_id = request.state.request_id
     return Response(answer.response.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-async def _lines(ask: Ask, engine: Engine, request_id: str) -> AsyncIterator[str]:
-    with engine.admitted():  # until the last line
-        async for index, answer in engine.segment_many(ask.pictures, ask.parameters):
+class _Stream(StreamingResponse):
+    """Lines of a request that stays admitted until the last of them, or until the client has gone."""
+
+    def __init__(self, lines: AsyncGenerator[str], admission: contextlib.ExitStack) -> None:
+        super().__init__(lines, media_type=NDJSON)
+        self._lines, self._admission = lines, admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._admission:
+            async with contextlib.aclosing(self._lines):
+                await super().__call__(scope, receive, send)
+
+
+async def _lines(ask: Ask, engine: Engine, request_id: str) -> AsyncGenerator[str]:
+    async with contextlib.aclosing(engine.segment_many(ask.pictures, ask.parameters)) as found:
+        async for index, answer in found:
             if isinstance(answer, ProblemError):
                 line = BatchLine(index=index, error=answer.problem(request_id))
             else:
