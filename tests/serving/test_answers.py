@@ -143,3 +143,14 @@ def test_many_labels_take_16_bits() -> None:
     stored = np.asarray(Image.open(io.BytesIO(base64.b64decode(part.png))))
     assert np.array_equal(stored, label_map)
     assert (part.class_map, part.void) == ({"299": "label 299"}, 65535)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_maps_are_small_files(kind: type) -> None:
+    rows, columns = np.mgrid[:200, :300]
+    label_map = ((rows + 9 * np.sin(columns / 11)) // 40 * 5 + (columns + 9 * np.cos(rows / 7)) // 50).astype(kind)
+    data = answers.grey_png(label_map)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), label_map)
+    plain = io.BytesIO()
+    Image.fromarray(label_map).save(plain, format="PNG", compress_level=1)
+    assert len(data) < 0.9 * len(plain.getvalue())

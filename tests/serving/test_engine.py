@@ -471,7 +471,6 @@ def test_a_slow_reader_holds_new_pictures_up_and_is_not_cut_off(run: Path, monke
     late = [answer for _, answer in found if isinstance(answer, ProblemError)]
     assert {error.code for error in late} == {"deadline_exceeded"}
     assert len(late) >= 8, "what had not begun by then"
-    assert len(begun) <= early + 1
 
 
 def test_streams_share_a_bound(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

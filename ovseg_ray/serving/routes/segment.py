@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ovseg_ray.data.sample import encode_mask
+from ovseg_ray.serving.answers import grey_png
 from ovseg_ray.serving.api import BatchLine, Parameters, SegmentRequest, SegmentResponse
 from ovseg_ray.serving.engine import Engine
 from ovseg_ray.serving.openapi import TINY, ref
@@ -76,7 +76,7 @@ async def _one(ask: Ask, engine: Engine, request: Request) -> Response:
     parameters = ask.parameters.model_copy(update={"parts": []}) if bare else ask.parameters
     answer = await engine.segment(ask.pictures[0] if ask.pictures else None, ask.image_id, parameters)
     if bare:
-        return Response(await asyncio.to_thread(encode_mask, answer.label_map), media_type="image/png")
+        return Response(await asyncio.to_thread(grey_png, answer.label_map), media_type="image/png")
     answer.response.request_id = request.state.request_id
     return Response(answer.response.model_dump_json(exclude_none=True), media_type="application/json")
 
