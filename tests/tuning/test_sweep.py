@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from trials import MakeBase, colour_trial, quick_trial, ran
 import ovseg_ray.tuning.sweep as sweep_module
 from ovseg_ray.config import build, dump, read_yaml
 from ovseg_ray.errors import UserError
+from ovseg_ray.run_directory import RunDirectory
+from ovseg_ray.training.checkpoint import newest_checkpoint
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.training.metrics import read_metrics
 from ovseg_ray.tuning import SweepOptions, SweepSpace, summary, tune
@@ -55,18 +58,43 @@ import ray
 import yaml
 import ovseg_ray.methods.registry as registry
 import ovseg_ray.tuning.sweep as sweep_module
-from trials import quick_trial
+import trials
 from ovseg_ray.cluster import connect
 from ovseg_ray.training.config import RunConfig
 from ovseg_ray.tuning import SweepOptions, SweepSpace, tune
 
 registry._METHODS["colour"] = "colour_training:ColourTraining"
-sweep_module.run_trial = quick_trial
+sweep_module.run_trial = getattr(trials, sys.argv[5])
 base, space = (yaml.safe_load(Path(name).read_text()) for name in sys.argv[1:3])
 base, space = RunConfig.model_validate(base), SweepSpace.model_validate(space)
 with connect(sys.argv[3]):
-    tune(base, space, Path(sys.argv[4]), SweepOptions(8, parallel=2))
+    tune(base, space, Path(sys.argv[4]), SweepOptions(int(sys.argv[6]), parallel=int(sys.argv[7])))
 """
+
+
+def driver_of(
+    base: RunConfig, space: SweepSpace, out: Path, trial: str, count: int, at_once: int
+) -> subprocess.Popen[bytes]:
+    """A sweep in a process of its own, whose words go to a file `log` beside it."""
+    beside = out.parent
+    for name, content in (("base.yaml", base), ("space.yaml", space)):
+        (beside / name).write_text(dump(content))
+    command = [sys.executable, "-c", DRIVER, str(beside / "base.yaml"), str(beside / "space.yaml")]
+    command += [ray.get_runtime_context().gcs_address, str(out), trial, str(count), str(at_once)]
+    with (beside / "log").open("w") as log:
+        return subprocess.Popen(command, stderr=log, stdout=log, env=os.environ)
+
+
+def kill_when(driver: subprocess.Popen[bytes], due: Callable[[], bool], log: Path) -> None:
+    """Wait for something, and kill a driver; Ray then ends its trials."""
+    deadline = time.monotonic() + 240
+    while not due():
+        assert driver.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    time.sleep(1.0)
 
 
 @pytest.mark.ray
@@ -76,20 +104,11 @@ def test_a_killed_driver_loses_no_trial_and_runs_none_twice(
     make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, out = make_base(model={"seconds": 0.15}), tmp_path / "sweep"
-    for name, content in (("base.yaml", base), ("space.yaml", space)):
-        (tmp_path / name).write_text(dump(content))
-    command = [sys.executable, "-c", DRIVER, str(tmp_path / "base.yaml"), str(tmp_path / "space.yaml")]
-    command += [ray.get_runtime_context().gcs_address, str(out)]
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(command, stderr=log, stdout=log, env=os.environ)
-    deadline = time.monotonic() + 120
-    while not (out / "ran").is_dir() or not any(re.match(r"[3-9]-2", key) for key in ran(out)):
-        assert driver.poll() is None, (tmp_path / "log").read_text()
-        assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
-    time.sleep(1.0)  # Ray ends the trials of a driver that is gone
+    driver = driver_of(base, space, out, "quick_trial", 8, 2)
+    begun_enough = re.compile(r"[3-9]-2")
+    kill_when(
+        driver, lambda: (out / "ran").is_dir() and any(map(begun_enough.match, ran(out))), tmp_path / "log"
+    )  # fmt: skip
     begun = {int(key.split("-")[0]) for key in ran(out)}
     study = optuna.load_study(study_name="colour", storage=f"sqlite:///{out / 'study.db'}")
     assert len(study.trials) >= len(begun) >= 4
@@ -122,6 +141,45 @@ def test_a_killed_driver_loses_no_trial_and_runs_none_twice(
     assert len(more.trials()) == 9
     with pytest.raises(UserError, match=r"another sweep \(seed differs\)"):
         tune(base, space, out, SweepOptions(9, seed=1, resume=True))
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_a_killed_driver_leaves_a_training_that_goes_on_from_its_checkpoint(
+    make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, starts, hurry = tmp_path / "sweep", tmp_path / "starts", tmp_path / "hurry"
+    starts.mkdir()
+    model = {"seconds": 0.1, "starts": str(starts), "hurry": str(hurry)}
+    base = make_base(model=model, epochs=4, checkpoint_every=1)
+    ended, running = (RunDirectory(out / "trials" / f"{number:04d}") for number in range(2))
+    driver = driver_of(base, space, out, "colour_trial", 2, 1)
+    kill_when(driver, lambda: newest_checkpoint(running.checkpoints) is not None, tmp_path / "log")
+    written = -1
+    while written != (written := running.metrics_file.stat().st_size):
+        time.sleep(1.0)  # until its worker is gone, too
+    assert ended.finished
+    assert not running.finished
+    when, newest = (ended.model / "model.json").stat().st_mtime_ns, newest_checkpoint(running.checkpoints)
+    assert newest is not None
+    kept = [record for record in losses_of(running) if record["step"] <= int(newest.name.split("-")[1])]
+    whole = losses_of(ended)
+    assert len(list(starts.iterdir())) == 2
+
+    hurry.touch()
+    monkeypatch.setattr(sweep_module, "run_trial", colour_trial)
+    ledger = tune(base, space, out, SweepOptions(2, parallel=1, resume=True))
+    assert [trial.state.name for trial in ledger.trials()] == ["COMPLETE"] * 2
+    assert len(list(starts.iterdir())) == 3, "a trial that had ended was trained again"
+    assert (ended.model / "model.json").stat().st_mtime_ns == when
+    assert losses_of(ended) == whole
+    assert [record["step"] for record in losses_of(running)] == list(range(1, 17))
+    assert losses_of(running)[: len(kept)] == kept, "what a checkpoint held was trained again"
+
+
+def losses_of(run: RunDirectory) -> list[dict[str, Any]]:
+    return [record for record in read_metrics(run.metrics_file)[0] if "loss" in record]
 
 
 @pytest.mark.ray
