@@ -438,11 +438,11 @@ def test_a_deadline_covers_fetching(run: Path, monkeypatch: pytest.MonkeyPatch) 
         url, hasty = "https://images.example.org/a.jpg", parameters(deadline_ms=200)
         with pytest.raises(ProblemError) as caught:
             await engine.segment(url, None, hasty)
-        lines = [answer async for _, answer in engine.segment_many([url, encoded(picture()), url], hasty)]
+        lines = [answer async for _, answer in engine.segment_many([url, url], hasty)]
         engine.config = engine.config.model_copy(update={"limits": LimitsConfig(deadline_ms=200)})
         with pytest.raises(ProblemError) as other:
             await engine.upload(url, None)
-        return [caught.value, other.value, *(line for line in lines if isinstance(line, ProblemError))]
+        return [caught.value, other.value, *lines]
 
     assert [error.code for error in asyncio.run(ask())] == ["deadline_exceeded"] * 4
 
