@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))  # whose method and images these tests use
+# whose methods, images and stores these tests use
+sys.path.extend(str(Path(__file__).parents[1] / name) for name in ("training", "methods"))
 from colour_training import ColourConfig, write_colours
 from trials import MakeBase
 
