@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,8 +63,16 @@ def connect(address: str | None = None, *, debug: bool = False) -> Iterator[None
         # Ray Train's controller asks the State API of the dashboard once a second: without it the log floods
         for name, value in KEEP_MEMORY.items():
             os.environ.setdefault(name, value)
-        # "local": a cluster that somebody else started on this machine is not joined unasked
-        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, MIN_LOCAL_CPUS), include_dashboard=True, **options)
+        print("starting Ray on this machine", file=sys.stderr, flush=True)
+        cpus = max(os.cpu_count() or 1, MIN_LOCAL_CPUS)
+        try:
+            # "local": a cluster that somebody else started on this machine is not joined unasked
+            ray.init(address="local", num_cpus=cpus, include_dashboard=True, **options)
+        except Exception as error:  # of a process of Ray's that does not come up in time it says no more than that
+            raise UserError(
+                f"Ray did not start on this machine ({' '.join(str(error).split())[:200]}); where other programs keep "
+                "it busy, try again later; 'ovseg-ray doctor' looks closer"
+            ) from error
     _quiet_data(debug)
     try:
         yield

@@ -62,6 +62,20 @@ def test_more_workers_than_this_machine_holds(
         worker_resources(workers)
 
 
+def test_a_start_that_fails_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def too_slow(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen because …")
+
+    monkeypatch.setattr("ray.init", too_slow)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match=r"did not start on this machine \(The current .+ try again later"), connect():
+        pass
+    assert capsys.readouterr().err == "starting Ray on this machine\n"
+
+
 @pytest.mark.ray
 def test_an_address_of_another_cluster_is_not_passed_over(ray_cluster: None) -> None:
     import ray

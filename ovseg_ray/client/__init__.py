@@ -11,5 +11,6 @@ Example:
 from ovseg_ray.client.arrays import confidence, label_map, mask
 from ovseg_ray.client.client import Client
 from ovseg_ray.client.errors import EndpointError
+from ovseg_ray.errors import UserError
 
-__all__ = ["Client", "EndpointError", "confidence", "label_map", "mask"]
+__all__ = ["Client", "EndpointError", "UserError", "confidence", "label_map", "mask"]

@@ -106,7 +106,9 @@ class Transport:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if last or isinstance(error, TimeoutError):
-                    raise EndpointError("unreachable", f"{self._url}: no answer ({_said(error)})") from error
+                    raise EndpointError(
+                        "unreachable", f"{self._url}: no answer ({_said(error)}); is 'ovseg-ray serve' running there?"
+                    ) from error
                 # a server closes connections that were idle: the first retry needs no pause
                 time.sleep(_pause(attempt - 1) if attempt else 0)
                 continue

@@ -18,11 +18,11 @@ def doctor(
 ) -> None:
     """Say what is installed, which accelerators there are, whether Ray starts, and how to get what is missing.
 
-    Exit code 1 if something that every command needs is broken; a missing optional part is not.
+    Exit code 2 if something that every command needs is broken; a missing optional part is not.
     """
     from ovseg_ray.doctor import as_json, as_table, examine, healthy
 
     findings = examine(address, debug=debug)
     print(as_json(findings) if json else as_table(findings))
     if not healthy(findings):
-        raise typer.Exit(1)
+        raise typer.Exit(2)

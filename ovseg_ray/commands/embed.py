@@ -32,7 +32,8 @@ def embed(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Its weights: safetensors; for dino and timm also a .pth, a model saved by transformers, timm:TAG.",
+            help="Its weights: safetensors; for dino and timm also a .pth, a model saved by transformers, timm:TAG. "
+            "Default: random.",
         ),
     ] = None,
     architecture: Annotated[

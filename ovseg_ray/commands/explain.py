@@ -56,6 +56,7 @@ def _usage(error: TyperException) -> str:
     possible = getattr(error, "possibilities", None)
     # the parser's own text, without its list of possible options
     message = _one_line(error.message if possible else error.format_message()).rstrip(".?").replace(". Did", "; did")
+    message = message.replace(": Value error, ", ": ")  # pydantic's
     if possible:
         near = difflib.get_close_matches(str(getattr(error, "option_name", "")), possible, n=1) or sorted(possible)
         message += f"; did you mean {near[0]}?"

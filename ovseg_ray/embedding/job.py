@@ -8,6 +8,7 @@ actors are busy.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +66,11 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
     out = Path(out).absolute()
     if len(dataset) == 0:
         raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
+    job = job_of(dataset, config)
+    if config.encoder.weights is None:
+        print("embed: the backbone has random weights; --weights gives it those of a training", file=sys.stderr)
     probe = Embedder(config)  # what is wrong with the encoder is said here, once
-    start_store(out, job_of(dataset, config))
+    start_store(out, job)
     size = part_images(config)
     _drop_mended(dataset, out, size)
     if (out / MANIFEST).is_file():

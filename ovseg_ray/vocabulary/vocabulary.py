@@ -14,6 +14,7 @@ from ovseg_ray.config import read_yaml
 from ovseg_ray.errors import UserError
 from ovseg_ray.vocabulary.templates import BARE, template_set
 
+LABEL_KEYS = ("name", "synonyms", "background")
 MAX_LABELS = 100_000
 MAX_LABEL_CHARACTERS = 1_000
 SETS = Path(__file__).parent / "sets"
@@ -55,7 +56,9 @@ class Vocabulary:
             raise UserError(f"vocabulary '{self.name}': {len(self.labels)} labels, at most {MAX_LABELS} are allowed")
         seen: set[str] = set()
         for label in self.labels:
-            if not label.name.strip() or not label.synonyms or not all(text.strip() for text in label.synonyms):
+            if label.name.strip() and not all(text.strip() for text in label.synonyms):
+                raise UserError(f"vocabulary '{self.name}': label '{label.name}' has an empty synonym; remove it")
+            if not label.name.strip() or not label.synonyms:
                 raise UserError(f"vocabulary '{self.name}': label '{label.name}' is empty; remove it or name it")
             if max(map(len, (label.name, *label.synonyms))) > MAX_LABEL_CHARACTERS:
                 raise UserError(f"vocabulary '{self.name}': label '{label.name[:40]}…' is too long; shorten it")
@@ -179,7 +182,7 @@ def _find(path: str | Path) -> Path:
 def _label(entry: Any, source: str) -> Label:
     if isinstance(entry, str):
         return Label(entry.strip(), (entry.strip(),))
-    if isinstance(entry, dict) and "name" in entry and set(entry) <= {"name", "synonyms", "background"}:
+    if isinstance(entry, dict) and "name" in entry and set(entry) <= set(LABEL_KEYS):
         name = str(entry["name"])
         synonyms = entry.get("synonyms") or [name]
         return Label(name, tuple(map(str, synonyms)), bool(entry.get("background", False)))
@@ -189,4 +192,9 @@ def _label(entry: Any, source: str) -> Label:
             synonyms = [synonyms]
         if isinstance(synonyms, list) and synonyms:
             return Label(str(name), tuple(map(str, synonyms)))
+    if isinstance(entry, dict) and "name" in entry:
+        unknown = next(str(key) for key in entry if key not in LABEL_KEYS)
+        raise UserError(f"{source}: label '{entry['name']}': unknown key '{unknown}'; it has {', '.join(LABEL_KEYS)}")
+    if isinstance(entry, bool | int | float):  # YAML reads yes, no, on and off as truth values
+        raise UserError(f"{source}: label {entry!r} is no text; put the name in quotes")
     raise UserError(f"{source}: label {entry!r} must be a name, 'name: [synonyms]' or a mapping with name")

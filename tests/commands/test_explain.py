@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 
 import pytest
+from typer import BadParameter
 
 from ovseg_ray.commands.explain import causes, explain
 from ovseg_ray.errors import UserError
@@ -39,6 +40,11 @@ class WorkersError(Exception):
 def chained(outer: Exception, inner: Exception) -> Exception:
     outer.__cause__ = inner
     return outer
+
+
+def test_a_wrong_choice_is_told_without_words_of_the_parser() -> None:
+    wrong = BadParameter("Value error, 'bf32' is not one of 'fp32', 'bf16'", param_hint="'--precision'")
+    assert explain(wrong) == ("invalid value for '--precision': 'bf32' is not one of 'fp32', 'bf16'", 2)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_parse_reads_synonyms() -> None:
         ("", "is empty"),
         ("sky,,grass", "is empty"),
         ("sky,sky", "twice"),
-        ("car|", "is empty"),
+        ("car|", "'car' has an empty synonym; remove it"),
         ("x" * 1001, "too long"),
     ],
 )
@@ -67,7 +67,10 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("labels: [sky]\ntemplate: x", "unknown key 'template'"),
         ("labels: [sky]\ntemplates: vild41", "did you mean 'vild14'"),
         ("labels: [sky]\ntemplates: {a: b}", "'templates' must be a list"),
-        ("labels: [12]", "label 12"),
+        ("labels: [12]", "label 12 is no text; put the name in quotes"),
+        ("labels: [yes]", "label True is no text; put the name in quotes"),
+        ("labels: [{name: x, synonym: [a]}]", "label 'x': unknown key 'synonym'; it has name, synonyms, background"),
+        ("labels: [[a, b]]", "must be a name"),
         ("labels: [sky", "not valid YAML"),
     ],
 )
