@@ -158,7 +158,9 @@ def query(
     from ovseg_ray.cluster import connect
     from ovseg_ray.neighbours import NeighbourService
     from ovseg_ray.neighbours.service import is_running
+    from ovseg_ray.neighbours.storage import Storage
 
+    Storage(index_path.absolute()).manifest()  # what is no index is told before Ray starts
     with connect(address, debug=debug), NeighbourService(index_path, shared=is_running(index_path)) as service:
         found, scores = service.nearest_of(images, min(k + 1, service.manifest.rows))
         for image, names, cosines in zip(images, found, scores.tolist(), strict=True):
@@ -183,8 +185,10 @@ def add(
     from ovseg_ray.feature_store.vectors import open_vectors
     from ovseg_ray.neighbours import NeighbourService
     from ovseg_ray.neighbours.service import is_running
+    from ovseg_ray.neighbours.storage import Storage
 
     vectors = open_vectors(features)
+    Storage(index_path.absolute()).manifest()  # what is no index is told before Ray starts
     with connect(address, debug=debug), NeighbourService(index_path, shared=is_running(index_path)) as service:
         for ids, block in vectors.blocks():
             service.add(ids.to_pylist(), block)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from search_tools import clustered, storage_of, unit
 
+from ovseg_ray.commands.neighbours import add, query
 from ovseg_ray.errors import UserError
 from ovseg_ray.feature_store.vectors import open_vectors
 from ovseg_ray.neighbours.config import IndexConfig
@@ -68,3 +69,12 @@ def test_names_must_differ(tmp_path: Path) -> None:
 def test_no_storage(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"manifest\.json"):
         Storage(tmp_path).manifest()
+
+
+def test_what_is_no_index_is_told_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("Ray was started"))
+    np.save(tmp_path / "vectors.npy", np.ones((2, 3), np.float32))
+    with pytest.raises(UserError, match=r"nowhere/.+: No such file or directory; give the directory of a neighbour"):
+        query(tmp_path / "nowhere", ["a"])
+    with pytest.raises(UserError, match="give the directory of a neighbour index"):
+        add(tmp_path / "nowhere", tmp_path / "vectors.npy")
