@@ -88,9 +88,8 @@ def as_timm(state: Mapping[str, Tensor], model: VisionTransformer) -> dict[str, 
         parts = [key.replace(_QUERY, f".attn.{part}.") for part in ("query", "key", "value")]
         if all(part in named for part in parts):
             named[key.replace(_QUERY, ".attn.qkv.")] = torch.cat([named.pop(part) for part in parts])
-    for key, rank in (("cls_token", 3), ("pos_embed", 3)):
-        if key in named:
-            named[key] = named[key].reshape((1,) * (rank - named[key].ndim) + tuple(named[key].shape))
+    for key in {"cls_token", "pos_embed"} & named.keys():  # (C,) and (N, C) in CLIPs
+        named[key] = named[key].reshape(1, -1, named[key].shape[-1])
     if "register_tokens" in named:
         named["reg_token"] = named.pop("register_tokens")
         if model.no_embed_class and {"cls_token", "pos_embed"} <= named.keys():
