@@ -20,7 +20,7 @@ from ovseg_ray.neighbours.exclusion import Exclusion, Removal
 from ovseg_ray.neighbours.memory import QUERY_ROWS, MemoryPlan, plan_memory
 from ovseg_ray.neighbours.service import NeighbourService, Quality, default_shards
 from ovseg_ray.neighbours.storage import Storage
-from ovseg_ray.neighbours.top_k import Found
+from ovseg_ray.neighbours.top_k import NOTHING, Found, nothing
 from ovseg_ray.progress import ProgressBar
 
 SPARE = 16  # candidates beyond k that the memory plan counts with
@@ -120,25 +120,30 @@ def _parts(service: NeighbourService, exclusion: Exclusion, k: int, bar: Progres
 
 def _part(service: NeighbourService, exclusion: Exclusion, queries: np.ndarray, found: Found, k: int) -> pa.Table:
     """Rows of the table for some queries; those that lost too many candidates ask again for more."""
-    total = service.manifest.rows
-    kept = exclusion.apply(queries, found)
-    wanted = found.rows.shape[1]
-    while wanted < min(k + exclusion.most, total) and (short := kept.sum(1) < k).any():
-        wanted = min(wanted * 4, k + exclusion.most, total)
-        vectors = service.storage.gather(queries[short], service.manifest.segments)
-        more = service.search(vectors, wanted, service.quality.effort)
-        found = _widened(found, wanted, short, more)
-        kept = exclusion.apply(queries, found)
-    kept &= np.cumsum(kept, axis=1) <= k
+    most = min(k + exclusion.most, service.manifest.rows)
+    best, wanted = _nearest(exclusion, queries, found, k), found.rows.shape[1]
+    while wanted < most and len(short := np.flatnonzero((best.rows == NOTHING).any(1))):
+        wanted = min(wanted * 4, most)
+        # a query may have to see as many candidates as it has copies: the more, the fewer queries ask at once
+        at_once = max(1, QUERY_ROWS * (k + SPARE) // wanted)
+        for start in range(0, len(short), at_once):
+            some = short[start : start + at_once]
+            vectors = service.storage.gather(queries[some], service.manifest.segments)
+            more = _nearest(exclusion, queries[some], service.search(vectors, wanted, service.quality.effort), k)
+            best.rows[some], best.scores[some] = more.rows, more.scores
+    there = best.rows != NOTHING
     names = service.storage.names
-    chosen = pa.array(found.rows[kept])
-    ids = names.take(pa.array(queries)).combine_chunks()
-    return table_part(ids, names.take(chosen).combine_chunks(), found.scores[kept], kept.sum(1))
+    ids, chosen = pa.array(queries), pa.array(best.rows[there])
+    return table_part(
+        names.take(ids).combine_chunks(), names.take(chosen).combine_chunks(), best.scores[there], there.sum(1)
+    )
 
 
-def _widened(found: Found, width: int, places: np.ndarray, more: Found) -> Found:
-    missing = width - found.rows.shape[1]
-    rows = np.pad(found.rows, ((0, 0), (0, missing)), constant_values=-1)
-    scores = np.pad(found.scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-    rows[places], scores[places] = more.rows, more.scores
-    return Found(scores, rows)
+def _nearest(exclusion: Exclusion, queries: np.ndarray, found: Found, k: int) -> Found:
+    """(n, k) of the candidates that are neighbours, best first; places that none is left for stay empty."""
+    kept = exclusion.apply(queries, found)
+    order = np.cumsum(kept, axis=1)
+    kept &= order <= k
+    best, places = nothing(len(queries), k), (np.nonzero(kept)[0], order[kept] - 1)
+    best.rows[places], best.scores[places] = found.rows[kept], found.scores[kept]
+    return best

@@ -4,14 +4,12 @@ from ovseg_ray.networks.building import build_image_encoder, image_normalisation
 from ovseg_ray.networks.config import ImageEncoderConfig, ResNetConfig, ViTConfig
 from ovseg_ray.networks.fusion import FusionDecoder
 from ovseg_ray.networks.image_encoder import ImageEncoder
-from ovseg_ray.networks.mobilenet_v2 import MobileNetV2Encoder
 from ovseg_ray.networks.small import SmallEncoder
 
 __all__ = [
     "FusionDecoder",
     "ImageEncoder",
     "ImageEncoderConfig",
-    "MobileNetV2Encoder",
     "ResNetConfig",
     "SmallEncoder",
     "ViTConfig",

@@ -1,10 +1,9 @@
-"""Names of image encoders. timm and open_clip take seconds to import, so each is imported when first asked for."""
+"""Names of image encoders. timm, open_clip and torchvision take seconds to import: each is imported when asked for."""
 
 from __future__ import annotations
 
 from ovseg_ray.networks.config import ImageEncoderConfig
 from ovseg_ray.networks.image_encoder import ImageEncoder
-from ovseg_ray.networks.mobilenet_v2 import MobileNetV2Encoder
 from ovseg_ray.networks.small import SmallEncoder
 
 Triple = tuple[float, float, float]
@@ -30,6 +29,8 @@ def build_image_encoder(config: ImageEncoderConfig) -> ImageEncoder:
 
         return ResNetEncoder(config.resnet, batch_norm)
     if config.name == "mobilenet_v2":
+        from ovseg_ray.networks.mobilenet_v2 import MobileNetV2Encoder
+
         return MobileNetV2Encoder(batch_norm, config.finest_stride)
     return SmallEncoder(config.channels, config.blocks, config.finest_stride)
 
@@ -48,5 +49,8 @@ def image_normalisation(config: ImageEncoderConfig) -> tuple[Triple, Triple]:
         from ovseg_ray.networks.resnet import ResNetEncoder
 
         return ResNetEncoder.mean, ResNetEncoder.std
-    encoder = MobileNetV2Encoder if config.name == "mobilenet_v2" else SmallEncoder
-    return encoder.mean, encoder.std
+    if config.name == "mobilenet_v2":
+        from ovseg_ray.networks.mobilenet_v2 import MobileNetV2Encoder
+
+        return MobileNetV2Encoder.mean, MobileNetV2Encoder.std
+    return SmallEncoder.mean, SmallEncoder.std

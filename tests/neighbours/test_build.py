@@ -18,7 +18,10 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.feature_store.neighbour_table import NeighbourTable
 from ovseg_ray.feature_store.vectors import open_vectors
 from ovseg_ray.neighbours import IndexConfig, NeighbourService, build_table
+from ovseg_ray.neighbours.build import SPARE
+from ovseg_ray.neighbours.memory import QUERY_ROWS
 from ovseg_ray.neighbours.standing import start_service
+from ovseg_ray.neighbours.top_k import Found
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -84,6 +87,28 @@ def test_self_crops_and_copies_are_removed_on_request(tmp_path: Path) -> None:
             assert table.scores(names[query]).min() == pytest.approx(least, abs=1e-5)
 
 
+def test_many_copies_take_no_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 1,500 copies must see them all before it sees another: not all of a block at once."""
+    vectors = np.concatenate([np.repeat(clustered(1), 1500, axis=0), clustered(50, seed=1)])
+    names = [str(row) for row in range(len(vectors))]
+    source = open_vectors(parquet(tmp_path / "v.parquet", names, vectors))
+    asked: list[int] = []
+    search = NeighbourService.search
+
+    def counted(self: NeighbourService, queries: np.ndarray, k: int, effort: int | None = None) -> Found:
+        asked.append(len(queries) * k)
+        return search(self, queries, k, effort)
+
+    monkeypatch.setattr(NeighbourService, "search", counted)
+    build_table(source, tmp_path / "t.parquet", 3, removals=("self", "duplicates"))
+    assert 0 < max(asked) <= QUERY_ROWS * (3 + SPARE)
+    table = NeighbourTable.open(tmp_path / "t.parquet")
+    truth = brute_force(vectors[:1], vectors[1500:], 3)
+    for name in ("0", "1023", "1499"):
+        assert [int(found) - 1500 for found in table.neighbours(name)] == truth.rows[0].tolist()
+        np.testing.assert_allclose(table.scores(name), truth.scores[0], atol=2e-6)
+
+
 def test_too_many_neighbours_are_refused(tmp_path: Path) -> None:
     source = open_vectors(parquet(tmp_path / "v.parquet", ["a", "b", "c"], np.eye(3)))
     with pytest.raises(UserError, match=r"--k 3: .* has 2 others for each vector; give 1 to 2"):
@@ -111,6 +136,24 @@ def test_killed_shards_come_back_and_answer_the_same(tmp_path: Path) -> None:
         ids, scores = service.nearest(np.eye(16)[:1], 2)
         assert ids[0][0] == "new"
         assert scores[0, 0] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.chaos
+def test_shards_killed_while_queries_wait(tmp_path: Path) -> None:
+    """What was asked before the kill is answered after it, and truly."""
+    vectors = clustered(4000)
+    with NeighbourService(storage_of(tmp_path, vectors, 2, IndexConfig()).root) as service:
+        service.collect(service.ask_rows(0, 10, 8), 8)  # shards are up
+        truth = brute_force(vectors, vectors, 8)
+        processes = ray.get([shard.__ray_call__.remote(lambda _: os.getpid()) for shard in service._shards])
+        asked = [service.ask_rows(start, start + 100, 8) for start in range(0, 4000, 100)]
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        answered = [service.collect(parts, 8) for parts in asked]
+        again = ray.get([shard.__ray_call__.remote(lambda _: os.getpid()) for shard in service._shards])
+        assert not {*again} & {*processes}
+    rows, scores = (np.concatenate([getattr(found, name) for found in answered]) for name in ("rows", "scores"))
+    same(Found(scores, rows), truth)
 
 
 def test_more_neighbours_than_the_recall_was_measured_for_are_found_exactly(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torchvision.models import mobilenet_v2
 
 from ovseg_ray.config import build
 from ovseg_ray.errors import UserError
-from ovseg_ray.networks import ImageEncoderConfig, MobileNetV2Encoder, build_image_encoder
+from ovseg_ray.networks import ImageEncoderConfig, build_image_encoder
+from ovseg_ray.networks.mobilenet_v2 import MobileNetV2Encoder
 
 REAL = Path(os.environ.get("OVSEG_RAY_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
 IMAGENET = REAL / "vision_models/mobilenet_v2_imagenet.safetensors"
