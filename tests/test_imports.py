@@ -13,7 +13,7 @@ NETWORK_LIBRARIES = ("torchvision", "timm", "open_clip", "transformers")
 @pytest.mark.parametrize(
     ("modules", "unused"),
     [
-        (("ovseg_ray.neighbours.shard", "ovseg_ray.data.ray_dataset"), ("torch", *NETWORK_LIBRARIES)),
+        (("ovseg_ray.neighbours.shard", "ovseg_ray.data.square_blocks"), ("torch", *NETWORK_LIBRARIES)),
         (
             ("ovseg_ray.methods.lseg", "ovseg_ray.methods.stego", "ovseg_ray.evaluation.evaluate"),
             NETWORK_LIBRARIES,

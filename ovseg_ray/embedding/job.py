@@ -10,18 +10,15 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
 
-from ovseg_ray.data.crops import crop_id
 from ovseg_ray.data.dataset import DataSet
-from ovseg_ray.data.squares import squares_of
+from ovseg_ray.data.square_blocks import SquareDecoder, bytes_of, mask_of
 from ovseg_ray.embedding.config import EmbedConfig
 from ovseg_ray.embedding.embedder import Embedder
 from ovseg_ray.errors import UserError
@@ -150,7 +147,7 @@ def _run(
     for number in missing:
         block = dataset.index.slice(number * size, size)
         blocks.append(block.append_column("part", pa.array([number] * block.num_rows)))
-    reader = _Decoder(dataset.without_index(), config)
+    reader = SquareDecoder(dataset.without_index(), config.squares)
     decoders = max(1, int(resources.get("CPU", 1))) if gpus else DECODERS * workers
     written = (
         ray.data.from_arrow(blocks)
@@ -177,45 +174,6 @@ def _run(
             yield row["images"], row["failed"]
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    """Index rows of a part to squares; runs in tasks, beside the actors."""
-
-    dataset: DataSet
-    config: EmbedConfig
-
-    def __call__(self, block: pa.Table) -> pa.Table:
-        columns: dict[str, list[Any]] = {
-            "part": [],
-            "image_id": [],
-            "pixels": [],
-            "mask": [],
-            "wide": [],
-            "problem": [],
-        }
-        for row in block.to_pylist():
-            for name, pixels, mask, problem in self._squares(row):
-                wide = mask is not None and mask.dtype == np.uint16
-                data = None if mask is None else mask.tobytes()
-                values = (row["part"], name, pixels, data, wide, problem)
-                for column, value in zip(columns.values(), values, strict=True):
-                    column.append(value)
-        kinds = [pa.int64(), pa.string(), pa.large_binary(), pa.large_binary(), pa.bool_(), pa.string()]
-        arrays = [pa.array(v, kind) for v, kind in zip(columns.values(), kinds, strict=True)]
-        return pa.table(dict(zip(columns, arrays, strict=True)))
-
-    def _squares(self, row: dict[str, Any]) -> Iterator[tuple[str, bytes | None, np.ndarray | None, str | None]]:
-        name = row["image_id"]
-        try:
-            sample = self.dataset.decode_row(row)
-        except UserError as error:
-            yield name, None, None, str(error)
-            return
-        squares = squares_of(sample.image, sample.mask, self.config.squares)
-        for crop, square in enumerate(squares):
-            yield name if len(squares) == 1 else crop_id(name, crop), square.image.tobytes(), square.mask, None
-
-
 class _Writer:
     """An actor that holds the backbone and writes parts."""
 
@@ -234,32 +192,16 @@ class _Writer:
             (failed if row["problem"] is not None else kept).append(row)
         stored = []
         if kept:
-            pixels = _bytes_of(block.column("pixels")).reshape(-1, side, side, 3)
+            pixels = bytes_of(block.column("pixels")).reshape(-1, side, side, 3)
             seeds = [number * MOST_PART_IMAGES * 5 + place for place in range(len(kept))]
             vectors, maps = self._embedder(pixels, seeds)
             for row, vector, features in zip(kept, vectors, maps, strict=True):
                 dense = None if self._config.dense == "none" else features
-                stored.append(StoredRow(row["image_id"], vector, dense, _mask_of(row, side)))
+                stored.append(StoredRow(row["image_id"], vector, dense, mask_of(row, side)))
         problems = [(row["image_id"], row["problem"]) for row in failed]
         write_part(self._out, number, stored, problems, self._config.dense)
         images = len(kept) // self._config.squares.squares + len(failed)
         return pa.table({"part": [number], "images": [images], "failed": [len(failed)]})
-
-
-def _bytes_of(column: pa.ChunkedArray) -> np.ndarray:
-    """All values of a large binary column one after another; missing ones have no bytes. Not copied where one chunk."""
-    parts = []
-    for chunk in column.chunks:
-        _, offsets, values = chunk.buffers()
-        ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
-        parts.append(np.frombuffer(values, np.uint8)[ends[0] : ends[-1]])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _mask_of(row: dict[str, Any], side: int) -> np.ndarray | None:
-    if row["mask"] is None:
-        return None
-    return np.frombuffer(row["mask"], np.uint16 if row["wide"] else np.uint8).reshape(side, side)
 
 
 def _finish(dataset: DataSet, out: Path, config: EmbedConfig, probe: Embedder, parts: int) -> FeatureStore:
