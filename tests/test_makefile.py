@@ -89,4 +89,8 @@ def test_too_old_a_python_is_said_plainly(checkout: Path, target: str) -> None:
 def test_ci_runs_lint_and_tests() -> None:
     script = REPOSITORY / ".ci/run"
     assert os.access(script, os.X_OK)
-    assert [line for line in script.read_text().splitlines() if line.startswith("make")] == ["make lint", "make test"]
+    assert [line for line in script.read_text().splitlines() if line.startswith("make")] == [
+        "make lint",
+        "make test",
+        "make test-slow",
+    ]

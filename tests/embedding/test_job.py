@@ -176,6 +176,7 @@ def test_a_killed_driver_loses_nothing(folder: Path, tmp_path: Path) -> None:
     assert {name: written(out)[name] for name in first} == first
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")

@@ -13,6 +13,7 @@ from training_tools import MakeConfig, curve, make_loop, tell_deviation
 from ovseg_ray.training.metrics import read_metrics
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(400)

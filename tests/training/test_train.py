@@ -112,6 +112,7 @@ with connect(sys.argv[2] or None):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(240)
@@ -162,6 +163,7 @@ def family(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(240)

@@ -35,6 +35,7 @@ def states(ledger: Any) -> list[tuple[str, str]]:
     return [(outcome.state, outcome.reason) for outcome in outcomes]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_watched", "ray_cluster")
@@ -70,6 +71,7 @@ def test_texts_are_encoded_once_and_every_point_of_the_front_can_be_trained(colo
     assert read_yaml(run.config_file) == config.model_dump(mode="json")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_watched", "ray_cluster")

@@ -48,6 +48,7 @@ def join(cluster: Cluster) -> None:
     wait(lambda: alive() == before + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(300)

@@ -97,6 +97,7 @@ def kill_when(driver: subprocess.Popen[bytes], due: Callable[[], bool], log: Pat
     time.sleep(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
@@ -143,6 +144,7 @@ def test_a_killed_driver_loses_no_trial_and_runs_none_twice(
         tune(base, space, out, SweepOptions(9, seed=1, resume=True))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(600)
@@ -207,6 +209,7 @@ def test_trials_that_fall_behind_end_early(
     assert len(ran(out)) < 6 * 4, "nobody was spared an epoch"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
