@@ -123,7 +123,7 @@ def validation_split(data: Path) -> str:
 def table(
     result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="What 'ovseg-ray evaluate' wrote.")],
     classes: Annotated[bool, typer.Option("--classes", help="One line a label as well.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
     debug: Debug = False,
 ) -> None:
     """Print the table of a result file again."""
@@ -131,6 +131,6 @@ def table(
     from ovseg_ray.evaluation.result import read_result
 
     found = read_result(result)
-    print(tables.markdown(found) if markdown else tables.summary(found))
+    print(tables.summary(found, markdown))
     if classes:
-        print(tables.per_class(found))
+        print(tables.per_class(found, markdown=markdown))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ovseg_ray.evaluation.table import markdown, per_class, percent, summary
+from ovseg_ray.evaluation.table import per_class, percent, summary
 
 RESULT = {
     "name": "colours/val",
@@ -32,10 +32,21 @@ def test_summary_needs_the_result_alone() -> None:
 
 
 def test_markdown() -> None:
-    lines = markdown(RESULT).splitlines()
+    head, empty, *lines = summary(RESULT, markdown=True).splitlines()
+    assert head.startswith("colours/val")
+    assert empty == ""  # a paragraph of its own, or it would belong to the table
     assert lines[0] == "| labels | mIoU | seen | unseen | pixel acc |"
+    assert lines[1] == "|---|---:|---:|---:|---:|"
     assert cells(lines[2]) == ["labels", "(3)", "70.0", "80.0", "50.0", "91.2"]
     assert len({line.count("|") for line in lines}) == 1
+    leaked = summary({**RESULT, "unseen_but_trained": ["blue"]}, markdown=True)
+    assert leaked.endswith("|\n\nnot zero-shot: the training had masks of blue")
+
+
+def test_labels_in_markdown() -> None:
+    result = {"spaces": {"labels": {"iou": {"a|b": 0.5}, "pixels": {"a|b": 1}, "unseen": []}}}
+    lines = per_class(result, markdown=True).splitlines()
+    assert lines == ["", "| label | IoU | pixels % |", "|---|---:|---:|", r"| a\|b | 50.0 | 100.0 |"]
 
 
 def test_per_class_stars_what_was_held_out() -> None:
