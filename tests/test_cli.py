@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from ovseg_ray import cli
 from ovseg_ray.cli import main
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.registry import method_names
+from ovseg_ray.serving.config import ServingConfig
 
 VERBS = (
     "demo", "world", "train", "evaluate", "predict", "doctor", "config", "table", "data check", "convert lseg",
@@ -182,6 +184,12 @@ def test_debug_shows_the_traceback(
     captured = capsys.readouterr().err
     assert "Traceback" in captured
     assert captured.endswith("error: mend this\n")
+
+
+def test_config_of_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "serve"]) == 0
+    values = yaml.safe_load(capsys.readouterr().out)
+    assert ServingConfig(**values).limits.requests == values["limits"]["requests"]
 
 
 def test_config_prints_what_config_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -39,6 +39,11 @@ def annotated_yaml(config: BaseModel, depth: int = 0, skip: Container[str] = ())
         if isinstance(value, BaseModel):
             summary = (type(value).__doc__ or "").strip().splitlines()[:1]
             lines += [_line(f"{pad}{name}:", *summary), annotated_yaml(value, depth + 1)]
+        elif isinstance(value, list) and value and all(isinstance(item, BaseModel) for item in value):
+            lines.append(_line(f"{pad}{name}:", field.description))
+            for item in value:
+                first, *rest = annotated_yaml(item, depth + 1).splitlines()
+                lines += [f"{pad}- {first.lstrip()}", *rest]
         else:
             plain = config.model_dump(mode="json", include={name})[name]
             dumped = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=1000)
@@ -49,7 +54,7 @@ def annotated_yaml(config: BaseModel, depth: int = 0, skip: Container[str] = ())
 
 def _line(left: str, *notes: str | None) -> str:
     comment = "  ".join(note for note in notes if note)
-    return f"{left:<{COMMENT_COLUMN}}# {comment}" if comment else left
+    return f"{left:<{COMMENT_COLUMN - 1}} # {comment}" if comment else left
 
 
 def _allowed(field: FieldInfo) -> str:

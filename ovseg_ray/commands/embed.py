@@ -20,7 +20,9 @@ def embed(
         Path, typer.Argument(metavar="DATA", help="Data set: any that 'train' takes, or a folder of images.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Feature store to write, or to go on with.")],
-    split: Annotated[str | None, typer.Option(metavar="NAME", help="Split of the data set. Default: train.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of the data set. Default: train, or the only one.")
+    ] = None,
     encoder: Annotated[
         Literal["small", "mobilenet_v2", "resnet", "dino", "timm"],
         typer.Option(

@@ -10,6 +10,7 @@ import typer
 from ovseg_ray.commands.options import DataPath, Debug, RunPath, emit
 
 EXAMPLES = (
+    "ovseg-ray demo --out demo --all",
     "ovseg-ray name demo/stego demo/stego-named --clip run:demo/clip --data demo/world",
     "ovseg-ray evaluate demo/stego-named --data demo/world --out demo/stego-named.json",
 )
@@ -23,7 +24,9 @@ def name(
         typer.Option(metavar="SPEC", help="CLIP whose towers name: run:PATH of a 'train clip', or open_clip:ARCH:TAG."),
     ],
     data: DataPath,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Split of the data set.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Split of the data set. Default: train, or the only one.")
+    ] = None,
     images: Annotated[int, typer.Option(min=0, metavar="N", help="Of it, evenly spread; 0: all.")] = 256,
     debug: Debug = False,
 ) -> None:

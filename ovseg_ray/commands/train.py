@@ -13,7 +13,8 @@ EXAMPLES = (
     "ovseg-ray world data/world --scenes 1000",
     "ovseg-ray train clip --data data/world --out runs/clip --set training.epochs=4",
 )
-CONFIG_EXAMPLES = ("ovseg-ray config lseg",)
+CONFIG_EXAMPLES = ("ovseg-ray config lseg", "ovseg-ray config serve")
+SERVE = "serve"
 
 MethodName = Annotated[str, typer.Argument(metavar="METHOD", help="What to train: clip, lseg or stego.")]
 ConfigFile = Annotated[
@@ -69,15 +70,23 @@ def train(
 
 
 def config(
-    method: MethodName,
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="clip, lseg or stego; or serve, for an endpoint.")],
     file: ConfigFile = None,
     debug: Debug = False,
 ) -> None:
-    """List every configuration key of a method: its default, what is allowed, what it does.
+    """List every configuration key of a method or an endpoint: its default, what is allowed, what it does.
 
     The printed text is YAML that --config reads, so it is also where an own file starts from.
     """
     from ovseg_ray.commands.annotate import annotated_yaml
+
+    if method == SERVE:
+        from ovseg_ray.config import build, read_yaml
+        from ovseg_ray.serving.config import ServingConfig
+
+        values = read_yaml(Path(file)) if file else {"models": [{"run": "demo/lseg"}]}
+        print(annotated_yaml(build(ServingConfig, values, file or method)))
+        return
     from ovseg_ray.methods.registry import get_method
     from ovseg_ray.training.config import resolve_config
 

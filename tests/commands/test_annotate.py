@@ -7,6 +7,7 @@ from pydantic import Field
 
 from ovseg_ray.commands.annotate import annotated_yaml
 from ovseg_ray.config import Config
+from ovseg_ray.serving.config import ServingConfig
 
 
 class Inner(Config):
@@ -37,3 +38,12 @@ def test_it_reads_back_to_the_same() -> None:
 
 def test_skip_leaves_keys_out() -> None:
     assert set(yaml.safe_load(annotated_yaml(Outer(), skip=("words", "inner")))) == {"rate", "note"}
+
+
+def test_lists_of_configurations_and_long_values_read_back() -> None:
+    config = ServingConfig.model_validate(
+        {"models": [{"run": "runs/a-long-name-of-a-run-in-a-long-folder"}, {"run": "b", "name": "b"}]}
+    )
+    text = annotated_yaml(config)
+    assert "- run: runs/a-long-name-of-a-run-in-a-long-folder # a finished run" in text
+    assert ServingConfig(**yaml.safe_load(text)) == config
