@@ -158,6 +158,7 @@ def assert_whole(out: Path, parts: int) -> None:
     assert [Path(name).stem for name, _ in store.info.failed] == ["070", "071"]
 
 
+@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")

@@ -57,7 +57,8 @@ def make_config(directory: Path, **training: object) -> RunConfig:
     return config.model_copy(update={"data": DataConfig(sources=[SourceConfig(path=str(directory / "store"))])})
 
 
-@pytest.mark.parametrize("workers", [2, 4])  # of a batch of 6: four have unequal shares
+# of a batch of 6: four have unequal shares
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_processes_gives_the_training_of_one(tmp_path: Path, workers: int) -> None:
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))

@@ -83,7 +83,8 @@ def _rank(rank: int, workers: int, port: int, config: str, out: str) -> None:
 NORMED = {"norm": True}
 
 
-@pytest.mark.parametrize("workers", [2, 3, 4])  # of a batch of 8: three have unequal shares
+# of a batch of 8: three have unequal shares
+@pytest.mark.parametrize("workers", [2, 3, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_processes_gives_the_training_of_one(
     make_config: MakeConfig, tmp_path: Path, free_port: int, workers: int
 ) -> None:

@@ -185,6 +185,7 @@ def losses_of(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_trials_that_fall_behind_end_early(
     make_base: MakeBase, space: SweepSpace, tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
