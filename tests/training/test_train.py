@@ -195,6 +195,7 @@ def test_a_killed_job_goes_on_in_another(make_config: MakeConfig, tmp_path: Path
     check_curve(run, config)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_mistake_that_a_worker_meets_is_one_line(make_config: MakeConfig, tmp_path: Path, ray_cluster: None) -> None:
     config = make_config(model={"wrong_at": "train_003"}, data={"loader_workers": 1})
