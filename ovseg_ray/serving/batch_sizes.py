@@ -6,6 +6,7 @@ times that can cost each picture half as much again.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -24,13 +25,18 @@ class _Shape:
 
 
 class BatchSizes:
-    """The best batch size of each shape of pictures."""
+    """The best batch size of each shape of pictures, whichever threads ask and tell."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._shapes: OrderedDict[Hashable, _Shape] = OrderedDict()
 
     def measured(self, key: Hashable, size: int, seconds: float) -> None:
         """A batch of `size` pictures took `seconds`."""
+        with self._lock:
+            self._measured(key, size, seconds)
+
+    def _measured(self, key: Hashable, size: int, seconds: float) -> None:
         shape = self._shapes.setdefault(key, _Shape())
         self._shapes.move_to_end(key)
         while len(self._shapes) > SHAPES:
@@ -40,6 +46,10 @@ class BatchSizes:
 
     def best(self, key: Hashable, most: int) -> int:
         """How many pictures to take together, at most `most`; `most` itself while nothing is known."""
+        with self._lock:
+            return self._best(key, most)
+
+    def _best(self, key: Hashable, most: int) -> int:
         shape = self._shapes.get(key)
         if shape is None or most < 2:
             return most

@@ -37,6 +37,7 @@ from ovseg_ray.serving.image_store import ExpiringStore
 from ovseg_ray.serving.metrics import Metrics
 from ovseg_ray.serving.models import Found, Models, Prepared, ServedModel
 from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.serving.processors import Processors, compute_with
 from ovseg_ray.serving.texts import SharedPrompts, TextSide
 from ovseg_ray.serving.vocabularies import Vocabularies, check_vocabulary
 from ovseg_ray.vocabulary import Vocabulary
@@ -100,16 +101,15 @@ class Engine:
         self._streamed = Capacity(STREAMED_BATCHES)
         # what this replica used of late of the shared uploads
         self._uploads: ExpiringStore[Upload] = ExpiringStore(0, LOCAL_IMAGES_TTL_S, renews=False)
-        # Only the model's thread computes in parallel. Were there a team of OpenMP threads for each thread that uses
+        # Only passes through a model compute in parallel. Were there a team of OpenMP threads for each thread that uses
         # PyTorch, they would be more than processors, and OpenMP would put them to sleep at every barrier: a forward
         # pass then takes half as long again.
-        processors = torch.get_num_threads()
-        self._model_thread = ThreadPoolExecutor(1, "model", _compute_with, (processors,))
-        self._model_thread.submit(int).result()  # before any other thread sets another number
-        self._helpers = ThreadPoolExecutor(HELPERS, "helper", _compute_with, (1,))
+        self._cpu = Processors(torch.get_num_threads())
+        self._gpus: dict[torch.device, Processors] = {}
+        self._helpers = ThreadPoolExecutor(HELPERS, "helper", compute_with, (1,))
         # a text tower that takes its time keeps nobody's picture waiting
-        self._text_thread = ThreadPoolExecutor(1, "text", _compute_with, (1,))
-        self._loader = ThreadPoolExecutor(1, "loader", _compute_with, (1,))
+        self._text_thread = ThreadPoolExecutor(1, "text", compute_with, (1,))
+        self._loader = ThreadPoolExecutor(1, "loader", compute_with, (1,))
 
     # ---- models
     def load(self, config: ServingConfig) -> None:
@@ -129,7 +129,7 @@ class Engine:
         for wanted in config.models:
             model = kept.get(ServedModel.source_of(wanted))
             if model is None:
-                model = ServedModel.load(wanted, self._model_thread, config.batching, config.tiles, prompts)
+                model = ServedModel.load(wanted, self._processors, config.batching, config.tiles, prompts)
                 model.batcher.on_batch = self.metrics.batch(model.name)
             loaded.append(model)
         for model in loaded:
@@ -156,7 +156,13 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether the threads that do the work take any."""
-        return not (self._model_thread._shutdown or self._helpers._shutdown)
+        return self._cpu.alive and not self._helpers._shutdown
+
+    def _processors(self, device: torch.device) -> Processors:
+        """What computes on a device: models on the same one share it."""
+        if device.type == "cpu":
+            return self._cpu
+        return self._gpus.setdefault(device, Processors(1, self._cpu.count))
 
     # ---- admission
     @contextlib.contextmanager
@@ -420,14 +426,6 @@ class Engine:
         if small:
             return function()
         return await asyncio.get_running_loop().run_in_executor(self._helpers, function)
-
-
-def _compute_with(threads: int) -> None:
-    """Let PyTorch's work in this thread be done by so many."""
-    torch.set_num_threads(threads)
-    # A thread takes the number that any thread set last when it first asks for one, and keeps that. Unless it asks now,
-    # the model's thread would compute alone, for the loader has begun by the time of its first picture.
-    torch.get_num_threads()
 
 
 def _no_room(size: int) -> ProblemError:

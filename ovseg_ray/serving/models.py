@@ -7,7 +7,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from ovseg_ray.serving.batching import Batcher
 from ovseg_ray.serving.config import BatchingConfig, ServedModelConfig, TilesConfig
 from ovseg_ray.serving.encoded import WHOLE, Encoded
 from ovseg_ray.serving.problems import ProblemError
+from ovseg_ray.serving.processors import Processors
 from ovseg_ray.serving.texts import SharedPrompts, Texts
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class ServedModel:
         name: what clients call it.
         version: of what stands under that name.
         segmenter: the model itself, on its device.
-        executor: of one thread, for all that the device does.
+        processors: that its device computes with.
         batching: sizes.
         tiles: for large pictures.
         prompts: the cache of all replicas.
@@ -108,7 +108,7 @@ class ServedModel:
         name: str,
         version: str,
         segmenter: Segmenter,
-        executor: Executor,
+        processors: Processors,
         batching: BatchingConfig,
         tiles: TilesConfig,
         prompts: SharedPrompts,
@@ -120,32 +120,34 @@ class ServedModel:
         self.device = next(self.method.parameters()).device
         assert self.method.text_encoder is not None
         self.texts = Texts(self.method.text_encoder, self.device, prompts)
-        self._executor = executor
+        self._processors = processors
         cost = memory.probe(self.method, self.device)  # warms up, too
         self._cost, self._kept = cost.encoding, cost.encoded
         self._batching: BatchingConfig | None = None
         self._budget = 0
         self.configure(batching, tiles)
         self._sizes = BatchSizes()
-        self.batcher: Batcher[_Job, Any] = Batcher(self._run, executor, self.limit)
+        self.batcher: Batcher[_Job, Any] = Batcher(self._run, processors, self.limit, self._least)
 
     @classmethod
     def load(
         cls,
         config: ServedModelConfig,
-        executor: Executor,
+        processors: Callable[[torch.device], Processors],
         batching: BatchingConfig,
         tiles: TilesConfig,
         prompts: SharedPrompts,
     ) -> ServedModel:
-        """
+        """As configured, on the processors of its device.
+
         Raises:
             UserError: no finished model there, one that does not segment, or no such device.
         """
         directory = find_model(Path(config.run))
         name, version = identity(config)
         segmenter = Segmenter.load(directory, config.device, config.precision)
-        return cls(name, version, segmenter, executor, batching, tiles, prompts, cls.source_of(config))
+        shared = processors(next(segmenter.method.parameters()).device)
+        return cls(name, version, segmenter, shared, batching, tiles, prompts, cls.source_of(config))
 
     @staticmethod
     def source_of(config: ServedModelConfig) -> Hashable:
@@ -168,11 +170,21 @@ class ServedModel:
         """NAME@VERSION."""
         return f"{self.name}@{self.version}"
 
-    def limit(self, key: Hashable) -> int:
-        """How many pictures of a shape (h, w) go together: what fits into memory, or less where less is faster."""
+    def limit(self, key: Hashable, processors: int) -> int:
+        """How many pictures of a shape (h, w) go together: what fits into memory, or less where less is faster.
+
+        Of memory a pass has the part that it has of the processors.
+        """
+        fits = int(self._budget * processors / self._processors.count // self._bytes(key))
+        return self._sizes.best((key, processors), max(1, min(self._largest, fits)))
+
+    def _least(self, key: Hashable) -> int:
+        """How many processors must be free for a picture of a shape (h, w), whose memory it has then."""
+        return math.ceil(self._processors.count * self._bytes(key) / max(1, self._budget))
+
+    def _bytes(self, key: Hashable) -> float:
         assert isinstance(key, tuple)
-        fits = int(self._budget // max(1, self._cost * key[0] * key[1]))
-        return self._sizes.best(key, max(1, min(self._largest, fits)))
+        return max(1.0, self._cost * math.prod(key))
 
     @property
     def tile_side(self) -> int:
@@ -294,17 +306,17 @@ class ServedModel:
             job.gone = True
             raise
 
-    def _run(self, jobs: Sequence[_Job]) -> list[Any]:
+    def _run(self, jobs: Sequence[_Job], processors: int) -> list[Any]:
         started = time.perf_counter()
         waiting = [job for job in jobs if not job.gone]
         results: dict[_Job, Any] = {}
         if waiting:
             try:
-                encodings = self._encode(waiting)
+                encodings = self._encode(waiting, processors)
             except (RuntimeError, MemoryError) as error:
                 if not memory.ran_out(error):
                     raise
-                return self._run_halves(jobs, error)
+                return self._run_halves(jobs, processors)
             times = started, time.perf_counter()
             for positions in _alike(waiting):
                 if group := [position for position in positions if not waiting[position].gone]:
@@ -312,7 +324,7 @@ class ServedModel:
                     results |= zip(some, self._answer(some, _part(encodings, group), *times), strict=True)
         return [results.get(job) for job in jobs]
 
-    def _encode(self, jobs: Sequence[_Job]) -> Encoding:
+    def _encode(self, jobs: Sequence[_Job], processors: int) -> Encoding:
         height, width = self._padded(jobs[0].inner)
         images = [
             F.pad(job.image, (0, width - job.inner[1], 0, height - job.inner[0]), mode="replicate")
@@ -325,7 +337,7 @@ class ServedModel:
             encodings = self.method.encode(torch.stack(images).to(self.device))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self._sizes.measured((height, width), len(jobs), time.perf_counter() - started)
+        self._sizes.measured(((height, width), processors), len(jobs), time.perf_counter() - started)
         return encodings
 
     def _answer(self, jobs: Sequence[_Job], encodings: Encoding, started: float, encoded_at: float) -> Sequence[Any]:
@@ -342,7 +354,7 @@ class ServedModel:
             kept = [Encoded(question.size, None, {WHOLE: _part(encodings, [index])}) for index in range(len(jobs))]
         return [Found(*of_one, started, encoded_at) for of_one in zip(*maps, kept, strict=True)]
 
-    def _run_halves(self, jobs: Sequence[_Job], error: BaseException) -> list[Any]:
+    def _run_halves(self, jobs: Sequence[_Job], processors: int) -> list[Any]:
         """A batch that did not fit, in two; from now on batches are smaller."""
         if len(jobs) == 1:
             return [ProblemError("image_too_large", "the picture needs more memory than there is")]
@@ -350,7 +362,7 @@ class ServedModel:
             torch.cuda.empty_cache()
         self._budget = self._budget // 2
         half = len(jobs) // 2
-        return [*self._run(jobs[:half]), *self._run(jobs[half:])]
+        return [*self._run(jobs[:half], processors), *self._run(jobs[half:], processors)]
 
     def _labels(self, encoding: Encoding, text: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """(B, H, W) label map and confidence."""
@@ -366,7 +378,8 @@ class ServedModel:
         return self._cost * pixels <= self._budget
 
     async def _in_thread(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function)
+        share = await self._processors.take()
+        return await self._processors.run(share, function)
 
 
 def identity(config: ServedModelConfig) -> tuple[str, str]:

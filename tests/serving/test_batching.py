@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from ovseg_ray.serving.batching import Batcher
+from ovseg_ray.serving.processors import Processors
 
 
 class Machine:
@@ -20,7 +20,8 @@ class Machine:
         self.go = threading.Event()
         self.begun = threading.Event()
 
-    def __call__(self, items: Sequence[int]) -> list[int | BaseException]:
+    def __call__(self, items: Sequence[int], processors: int) -> list[int | BaseException]:
+        assert processors == 1
         self.batches.append(list(items))
         self.begun.set()
         assert self.go.wait(10)
@@ -30,7 +31,7 @@ class Machine:
 
 
 def batcher(machine: Machine, limit: int = 3) -> Batcher[int, int]:
-    return Batcher(machine, ThreadPoolExecutor(1), lambda key: limit)
+    return Batcher(machine, Processors(1), lambda key, processors: limit)
 
 
 def run(machine: Machine, items: Sequence[tuple[int, str]], limit: int = 3) -> list[int | BaseException]:
@@ -101,3 +102,22 @@ def test_it_serves_one_event_loop_after_another() -> None:
     queue = batcher(machine)
     for item in (1, 2):
         assert asyncio.run(queue.submit(item, "a")) == 2 * item
+
+
+def test_what_a_caller_that_left_was_computed_with_is_free_again() -> None:
+    machine = Machine()
+
+    async def ask() -> None:
+        queue = batcher(machine)
+        first = asyncio.create_task(queue.submit(1, "a"))
+        await asyncio.to_thread(machine.begun.wait, 10)
+        second = asyncio.create_task(queue.submit(2, "a"))
+        await asyncio.sleep(0)
+        first.cancel()
+        second.cancel()
+        await asyncio.sleep(0)
+        machine.go.set()
+        assert await queue.submit(3, "a") == 6
+
+    asyncio.run(ask())
+    assert machine.batches == [[1], [3]]

@@ -31,37 +31,71 @@ def parameters(**values: Any) -> Parameters:
     return Parameters.model_validate({"candidate_labels": LABELS, "return": ["confidence"], **values})
 
 
-def make(run: Path, hub: LocalHub | None = None, **changes: Any) -> Engine:
+def make(run: Path, hub: LocalHub | None = None, processors: int = 1, **changes: Any) -> Engine:
     config = ServingConfig.model_validate({"models": [{"run": str(run), "device": "cpu"}], **changes})
-    engine = Engine(hub)
+    before = torch.get_num_threads()
+    torch.set_num_threads(processors)
+    try:
+        engine = Engine(hub)
+    finally:
+        torch.set_num_threads(before)
     engine.load(config)
     return engine
 
 
 class Blocked:
-    """Holds the model's thread within the block."""
+    """Holds the thread of an engine's only processor within the block."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._go = engine, threading.Event()
 
     def __enter__(self) -> Blocked:
-        self._engine._model_thread.submit(self._go.wait, 10)
+        (thread,) = self._engine._cpu._executors
+        thread.submit(self._go.wait, 10)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._go.set()
 
 
-def test_the_models_thread_alone_computes_with_all_processors(run: Path) -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        engine = make(run)
-        for executor, threads in ((engine._model_thread, 3), (engine._helpers, 1), (engine._loader, 1)):
-            assert executor.submit(torch.get_num_threads).result() == threads
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+def counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Pictures of each pass through the network, and the threads that it computes with."""
+    method, passes = engine.models.get(None).method, []
+    real = method.encode
+
+    def encode(images: torch.Tensor) -> Any:
+        passes.append((len(images), torch.get_num_threads()))
+        return real(images)
+
+    monkeypatch.setattr(method, "encode", encode)
+    return passes
+
+
+def test_what_comes_alone_has_all_processors_and_a_crowd_shares_them(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make(run, processors=3)
+    for executor in (engine._helpers, engine._loader):
+        assert executor.submit(torch.get_num_threads).result() == 1
+    passes = counted(engine, monkeypatch)
+    images = [picture(seed=seed) for seed in range(7)]
+    alone = [asyncio.run(engine.segment(encoded(image), None, parameters())) for image in images]
+    assert passes == [(1, 3)] * 7
+    passes.clear()
+
+    async def ask() -> list[Answer]:
+        held = await engine._cpu.take()
+        tasks = [asyncio.create_task(engine.segment(encoded(image), None, parameters())) for image in images]
+        while engine.models.get(None).batcher.waiting < len(tasks):
+            await asyncio.sleep(0.01)
+        engine._cpu.give_back(held)
+        return await asyncio.gather(*tasks)
+
+    together = asyncio.run(ask())
+    assert [threads for _, threads in passes[:3]] == [1, 1, 1], "side by side"
+    assert [size for size, _ in passes[:3]] == [3, 2, 2], "an even part of them each"
+    for one, other in zip(alone, together, strict=True):
+        assert (one.label_map == other.label_map).mean() > 0.999  # rounding may decide a near tie either way
 
 
 async def crowd(engine: Engine, asks: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
@@ -69,7 +103,7 @@ async def crowd(engine: Engine, asks: Sequence[Coroutine[Any, Any, Answer]]) -> 
     batcher = engine.models.get(None).batcher
     with Blocked(engine):
         tasks = [asyncio.create_task(asks[0])]
-        while batcher._task is None:
+        while not batcher.running:
             await asyncio.sleep(0.01)
         tasks += [asyncio.create_task(ask) for ask in asks[1:]]
         while batcher.waiting < len(asks) - 1:
@@ -310,7 +344,7 @@ def test_all_of_another_configuration_holds_for_models_that_stay(run: Path) -> N
     other = ServingConfig.model_validate({**engine.config.model_dump(), **changes})
     engine.load(other)
     assert engine.models.get(None) is model, "it is not loaded again"
-    assert (model.limit((64, 64)), model.tile_side) == (3, 64)
+    assert (model.limit((64, 64), 1), model.tile_side) == (3, 64)
     assert model.grid(model.prepare(picture(150, 230))) is not None
     with pytest.raises(ProblemError, match="takes") as caught:
         asyncio.run(engine.upload(encoded(picture()), None))
@@ -369,13 +403,36 @@ def test_a_deadline_stops_windows_half_way(run: Path) -> None:
 
 
 def test_batches_are_as_large_as_memory_allows(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make(run).models.get(None)
+    model = make(run, processors=4).models.get(None)
     assert model._cost > 0
-    model._budget = int(model._cost * 64 * 64 * 3)
-    assert model.limit((64, 64)) == 3
-    assert model.limit((640, 640)) == 1
+    model._budget = int(model._cost * 64 * 64 * 13)
+    assert [model.limit((64, 64), part) for part in (1, 2, 4)] == [3, 6, 13], "of memory a pass has its part"
+    assert (model.limit((64, 64), 1), model.limit((640, 640), 4)) == (3, 1)
+    assert [model._least((side, side)) for side in (64, 192, 640)] == [1, 3, 31], "and a large picture takes more"
     model._budget = 2**40
-    assert model.limit((64, 64)) == 16
+    assert model.limit((64, 64), 1) == 16
+
+
+@pytest.mark.parametrize(("room", "threads"), [(4, [1, 1, 1, 1]), (2, [2, 2, 2, 2]), (1, [4] * 4), (0.5, [4] * 4)])
+def test_passes_side_by_side_fit_into_memory(
+    run: Path, monkeypatch: pytest.MonkeyPatch, room: float, threads: list[int]
+) -> None:
+    engine = make(run, processors=4)
+    model = engine.models.get(None)
+    passes = counted(engine, monkeypatch)
+    model._budget = int(model._cost * 64 * 64 * room) + 1
+
+    async def ask() -> None:
+        held = await engine._cpu.take()
+        tasks = [asyncio.create_task(engine.segment(encoded(picture(64, 64)), None, parameters())) for _ in range(4)]
+        while model.batcher.waiting < len(tasks):
+            await asyncio.sleep(0.01)
+        engine._cpu.give_back(held)
+        await asyncio.gather(*tasks)
+
+    monkeypatch.setattr(model, "grid", lambda prepared: None)  # a picture of that size goes through as a whole
+    asyncio.run(ask())
+    assert passes == [(1, part) for part in threads]
 
 
 def test_a_batch_that_does_not_fit_is_halved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
