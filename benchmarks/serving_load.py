@@ -126,6 +126,8 @@ async def _load(url: str, question: Question, clients: int, seconds: float, warm
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=clients), timeout=timeout) as session:
         await asyncio.gather(*(client(session) for _ in range(clients)))
     times.sort()
+    if not times:
+        raise SystemExit(f"no answer within {seconds:g} s: give it longer")
     return Load(len(times) / seconds, statistics.median(times), times[int(0.99 * (len(times) - 1))], failed)
 
 

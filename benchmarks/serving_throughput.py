@@ -8,7 +8,9 @@ LitServe (`pip install litserve`), which is left out where it is not installed. 
 no masks: it runs the network and the labels on a batch of the same picture, in this process, while the server idles.
 `whole` is the same picture without a server, from JPEG to masks. Server and loop take turns, so that both see the same
 machine; what is told is the median of the turns. Alone, they take turns every half second: a machine changes its speed
-between turns of minutes. The client runs on the same processors and is part of the cost.
+between turns of minutes. The client runs on the same processors and is part of the cost. An idle server takes some of
+them, too, which slows the loop beside it: `quiet` is the loop before a server starts and after it ended, for as long as
+its turns were, and the second share that of it.
 """
 
 from __future__ import annotations
@@ -235,7 +237,8 @@ def measure(directory: Path, arguments: argparse.Namespace) -> None:
     best = max(rates, key=lambda batch: rates[batch])
     print("bare loop alone, pictures a second by batch:", {batch: round(rate, 2) for batch, rate in rates.items()})
     print(f"{'server':10} {'p50 ms':>8} {'forward':>8} {'over it':>8} {'whole':>8} {'over it':>8}"
-          f" {'loaded/s':>9} {'bare/s':>8} {'share':>6} {'p99 ms':>8} {'failed':>6}")  # fmt: skip
+          f" {'loaded/s':>9} {'bare/s':>8} {'share':>6}"
+          f" {'quiet/s':>8} {'share':>6} {'p99 ms':>8} {'failed':>6}")  # fmt: skip
     rows: dict[str, Any] = {}
     for name in arguments.servers:
         if name == "litserve" and importlib.util.find_spec("litserve") is None:
@@ -258,9 +261,12 @@ def serve(
 ) -> dict[str, Any]:
     port = free_port()
     url = f"http://127.0.0.1:{port}/v1/segment"
+    seconds = arguments.seconds * arguments.turns / 2
+    quiet = best * timed(bare.forward(best), seconds)[1]
     with server(commands(directory, model)[name](str(port)), port, Path(f"{directory}/{name}.log")):
         load(url, asked, clients=2, seconds=1, warm=1)
         turns = [turn(bare, best, url, asked, arguments) for _ in range(arguments.turns)]
+    quiet = statistics.mean([quiet, best * timed(bare.forward(best), seconds)[1]])
 
     def median(*keys: str) -> float:
         values: list[Any] = turns
@@ -273,10 +279,12 @@ def serve(
         f"{name:10} {median('alone', 'request_ms'):8.1f} {median('alone', 'forward_ms'):8.1f}"
         f" {median('over_forward_ms'):8.1f}"
         f" {median('alone', 'whole_ms'):8.1f} {median('over_whole_ms'):8.1f} {median('busy', 'rate'):9.2f}"
-        f" {median('bare_rate'):8.2f} {median('share'):6.2f} {median('busy', 'p99'):8.0f} {failed:6}",
+        f" {median('bare_rate'):8.2f} {median('share'):6.2f} {quiet:8.2f} {median('busy', 'rate') / quiet:6.2f}"
+        f" {median('busy', 'p99'):8.0f} {failed:6}",
         flush=True,
     )
-    return {"turns": turns, "over_forward_ms": median("over_forward_ms"), "share": median("share"), "failed": failed}
+    return {"turns": turns, "over_forward_ms": median("over_forward_ms"), "share": median("share"),
+            "quiet_rate": quiet, "quiet_share": median("busy", "rate") / quiet, "failed": failed}  # fmt: skip
 
 
 if __name__ == "__main__":

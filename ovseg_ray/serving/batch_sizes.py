@@ -1,7 +1,8 @@
 """How many pictures go through a network together: as many as make each of them cheapest, learned while serving.
 
 A GPU wants large batches. A processor has its best size where activations still fit into its caches; a batch of four
-times that can cost each picture half as much again.
+times that can cost each picture half as much again. Learned upwards, from single pictures: a batch that is too large
+costs everybody in it the time of all of it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ TRIES = 2  # before a size is judged: the first run of a size also allocates
 KEPT = 3  # measurements of a size; the fastest counts, for others only ever slow it down
 NEAR, FAR = 1.03, 1.05
 LOOK_AROUND = 64  # batches, after which a neighbouring size is tried again
+LONGEST_S = 1.0  # what a batch saves is milliseconds for each picture: one of seconds is not worth waiting for
 
 
 @dataclass
@@ -34,41 +36,42 @@ class BatchSizes:
     def measured(self, key: Hashable, size: int, seconds: float) -> None:
         """A batch of `size` pictures took `seconds`."""
         with self._lock:
-            self._measured(key, size, seconds)
-
-    def _measured(self, key: Hashable, size: int, seconds: float) -> None:
-        shape = self._shapes.setdefault(key, _Shape())
-        self._shapes.move_to_end(key)
-        while len(self._shapes) > SHAPES:
-            self._shapes.popitem(last=False)
-        shape.seconds.setdefault(_power(size), deque(maxlen=KEPT)).append(seconds / size)
-        shape.batches += 1
+            shape = self._shapes.setdefault(key, _Shape())
+            self._shapes.move_to_end(key)
+            while len(self._shapes) > SHAPES:
+                self._shapes.popitem(last=False)
+            shape.seconds.setdefault(_power(size), deque(maxlen=KEPT)).append(seconds / size)
+            shape.batches += 1
 
     def best(self, key: Hashable, most: int) -> int:
-        """How many pictures to take together, at most `most`; `most` itself while nothing is known."""
+        """How many pictures to take together, at most `most`; one while nothing is known."""
         with self._lock:
-            return self._best(key, most)
+            shape = self._shapes.get(key)
+            return 1 if shape is None else _best(shape, most)
 
-    def _best(self, key: Hashable, most: int) -> int:
-        shape = self._shapes.get(key)
-        if shape is None or most < 2:
-            return most
-        known = {size: min(times) for size, times in shape.seconds.items() if len(times) >= TRIES and size <= most}
-        if not known:
-            return most
-        # downwards from the largest that came, as long as smaller ones do as well; a queue may never grow to `most`
-        size = largest = max(known)
-        fastest = float("inf")
-        while size in known and known[size] <= FAR * (fastest := min(fastest, known[size])) and size > 1:
-            size //= 2
-        if size not in known:
-            return size
-        fastest = min(known.values())
-        chosen = min(other for other, seconds in known.items() if seconds <= NEAR * fastest)
-        if shape.batches % LOOK_AROUND == LOOK_AROUND - 1:
-            larger = shape.batches // LOOK_AROUND % 2
-            return min(2 * chosen, most) if larger else max(chosen // 2, 1)
-        return most if chosen == largest else chosen
+
+def _best(shape: _Shape, most: int) -> int:
+    known = {size: min(times) for size, times in shape.seconds.items() if len(times) >= TRIES and size <= most}
+    # upwards, as long as larger ones do as well and do not take too long; a queue may never grow to `most`
+    size, fastest = 1, float("inf")
+    while size in known and known[size] <= FAR * (fastest := min(fastest, known[size])):
+        if 2 * size > most or not _short(2 * size, known[size]):
+            break
+        size *= 2
+    if size not in known:
+        return size
+    fastest = min(known.values())
+    chosen = min(other for other, seconds in known.items() if seconds <= NEAR * fastest)
+    if shape.batches % LOOK_AROUND == LOOK_AROUND - 1:
+        if shape.batches // LOOK_AROUND % 2:
+            return min(2 * chosen, most) if _short(2 * chosen, known[chosen]) else chosen
+        return max(chosen // 2, 1)
+    # times of sizes in between are kept with the power of two below
+    return most if chosen == _power(most) and _short(most, known[chosen]) else chosen
+
+
+def _short(size: int, seconds_each: float) -> bool:
+    return size * seconds_each <= LONGEST_S
 
 
 def _power(size: int) -> int:

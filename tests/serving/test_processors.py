@@ -53,7 +53,8 @@ def test_who_needs_many_waits_for_them_and_is_not_passed_by() -> None:
         small = asyncio.create_task(processors.take())
         processors.give_back(first)
         await soon()
-        assert not large.done() and not small.done()
+        assert not large.done()
+        assert not small.done()
         processors.give_back(second)
         assert (await large).part == 4
         await soon()
