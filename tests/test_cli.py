@@ -190,6 +190,8 @@ def test_config_of_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "serve"]) == 0
     values = yaml.safe_load(capsys.readouterr().out)
     assert ServingConfig(**values).limits.requests == values["limits"]["requests"]
+    assert main(["config", "nonsense"]) == 2
+    assert "clip, lseg, stego, serve" in capsys.readouterr().err
 
 
 def test_config_prints_what_config_reads(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ovseg_ray.commands.options import Address, Debug, emit, read_workers
+from ovseg_ray.errors import UserError
 
 EXAMPLES = (
     "ovseg-ray world data/world --scenes 1000",
@@ -87,9 +88,11 @@ def config(
         values = read_yaml(Path(file)) if file else {"models": [{"run": "demo/lseg"}]}
         print(annotated_yaml(build(ServingConfig, values, file or method)))
         return
-    from ovseg_ray.methods.registry import get_method
+    from ovseg_ray.methods.registry import get_method, method_names
     from ovseg_ray.training.config import resolve_config
 
+    if method not in method_names():
+        raise UserError(f"'{method}' has no configuration; there is one for {', '.join([*method_names(), SERVE])}")
     resolved = resolve_config(method, file, {})
     print(f"method: {method}\nmodel:")
     print(annotated_yaml(get_method(method).config_class.model_validate(resolved.model), depth=1))

@@ -54,7 +54,7 @@ class BatchingConfig(Config):
 
     max_images: int = Field(16, ge=1, description="of one batch")
     memory_bytes: int | None = Field(
-        None, ge=MIB, description="that a batch may take; null: a quarter of free memory, half of a GPU's"
+        None, ge=MIB, description="that batches may take together; null: a quarter of free memory, half of a GPU's"
     )
 
 
