@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated
 
@@ -91,8 +92,10 @@ def config(
     from ovseg_ray.methods.registry import get_method, method_names
     from ovseg_ray.training.config import resolve_config
 
-    if method not in method_names():
-        raise UserError(f"'{method}' has no configuration; there is one for {', '.join([*method_names(), SERVE])}")
+    if method not in (known := [*method_names(), SERVE]):
+        near = difflib.get_close_matches(method, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there is one for {', '.join(known)}"
+        raise UserError(f"'{method}' has no configuration; {hint}")
     resolved = resolve_config(method, file, {})
     print(f"method: {method}\nmodel:")
     print(annotated_yaml(get_method(method).config_class.model_validate(resolved.model), depth=1))
