@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import ray  # noqa: F401  (brings psutil along)
 
-SERVICES = ("raylet", "gcs_server", "dashboard", "log_monitor", "monitor.py", "runtime_env", "ray::IDLE")
+SERVICES = ("raylet", "gcs_server", "dashboard", "log_monitor", "monitor.py", "runtime_env", "Agent", "ray::IDLE")
 CHUNK = 10_000
 
 

@@ -9,9 +9,11 @@ from ovseg_ray.errors import UserError
 from ovseg_ray.neighbours.approximate import MOST_TRAINING_ROWS, TRAIN_ROWS_PER_LIST, code_bytes, lists_of
 from ovseg_ray.neighbours.config import IndexConfig
 from ovseg_ray.neighbours.storage import BYTES, READ_ROWS
+from ovseg_ray.neighbours.top_k import has_faiss
 
-PROCESS = 365 << 20  # a shard with NumPy, Arrow, Ray and faiss in it, before any vector (measured)
-DRIVER = 490 << 20  # the command itself (measured)
+PROCESS = 130 << 20  # a shard with NumPy, Arrow, Ray and faiss in it, before any vector (measured)
+DRIVER = 210 << 20  # the command itself (measured)
+PYTORCH = 260 << 20  # more in each of them where PyTorch searches in place of faiss (measured)
 NAME = 48  # of a vector, with its places
 QUERY_ROWS = 1024
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -65,8 +67,9 @@ def plan_memory(rows: int, dim: int, k: int, shards: int, index: IndexConfig, li
     per_shard = -(-rows // shards)
     vectors = per_shard * dim * BYTES
     block = READ_ROWS * dim * BYTES * 2 + QUERY_ROWS * (dim + READ_ROWS + k * 16) * BYTES
-    driver = DRIVER + rows * NAME + QUERY_ROWS * shards * k * 64
-    shard = PROCESS + block + _index_bytes(index, per_shard, dim)
+    library = 0 if has_faiss() else PYTORCH
+    driver = DRIVER + library + rows * NAME + QUERY_ROWS * shards * k * 64
+    shard = PROCESS + library + block + _index_bytes(index, per_shard, dim)
     plan = MemoryPlan(shards, rows, shard, driver, resident=False)
     if limit is not None and plan.total > limit:
         way = (

@@ -27,6 +27,12 @@ def test_memory_does_not_grow_with_the_square() -> None:
     assert large - small < 60 * MILLION
 
 
+def test_pytorch_takes_more_than_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    lean = plan_memory(1000, 384, 24, 2, IndexConfig(), None).total
+    monkeypatch.setattr("ovseg_ray.neighbours.memory.has_faiss", lambda: False)
+    assert plan_memory(1000, 384, 24, 2, IndexConfig(), None).total == lean + 3 * (260 << 20)
+
+
 def test_few_vectors_stay_in_memory() -> None:
     assert plan_memory(1000, 384, 24, 1, IndexConfig(), 2 * 10**9).resident
 
