@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from ovseg_ray.errors import UserError
 
@@ -38,6 +39,8 @@ def connect(address: str | None = None, *, debug: bool = False) -> Iterator[None
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else every zero-GPU task warns
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    if address:
+        send_token()
     import ray
 
     address = address or (None if ray.is_initialized() else os.environ.get("RAY_ADDRESS"))
@@ -78,6 +81,18 @@ def connect(address: str | None = None, *, debug: bool = False) -> Iterator[None
         yield
     finally:
         ray.shutdown()
+
+
+def send_token() -> None:
+    """Let Ray send this user's token to the cluster that is joined, if there is one: clusters demand theirs, and Ray
+    sends it to an address only where it is told to. Read when Ray is imported: to be called before."""
+    if auth_token().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def auth_token() -> Path:
+    """Where Ray keeps this user's token."""
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
 
 
 def _knock(address: str) -> None:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from ovseg_ray.cluster import connect
+from ovseg_ray.cluster import auth_token, connect
 
 Status = Literal["ok", "note", "missing", "failed"]  # only "failed" stops work; "missing" parts are optional
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -192,7 +192,7 @@ def ray_starts(address: str | None, *, debug: bool = False) -> Iterator[Finding]
 
 
 def _auth() -> Finding:
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    token = auth_token()
     given = "RAY_AUTH_TOKEN" in os.environ or token.is_file()
     mode = os.environ.get("RAY_AUTH_MODE")
     if mode is None and given:

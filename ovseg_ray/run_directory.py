@@ -89,7 +89,8 @@ class RunDirectory:
             known = read_yaml(run.config_file)
             if known != json.loads(json.dumps(config)):
                 key = first_difference(known, json.loads(json.dumps(config)))
-                raise UserError(f"{path}: already holds a different run ({key} differs); choose another --out")
+                way = "leave that as it was to continue, or " if resume else ""
+                raise UserError(f"{path}: already holds a different run ({key} differs); {way}choose another --out")
             if not resume:
                 raise UserError(f"{path}: already holds this run; add --resume to continue it, or choose another --out")
             return run

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 
 import pytest
 
+from ovseg_ray.cli import main
 from ovseg_ray.cluster import WorkerResources, connect, share_cpus, worker_resources
 from ovseg_ray.errors import UserError
 
@@ -87,3 +90,18 @@ def test_an_address_of_another_cluster_is_not_passed_over(ray_cluster: None) -> 
         with pytest.raises(UserError, match=r"is connected to .* already"), connect(address):
             pass
     assert ray.is_initialized()
+
+
+@pytest.mark.parametrize(("token", "mode", "wanted"), [(True, None, "token"), (False, None, None), (True, "x", "x")])
+def test_an_address_is_sent_the_users_token(
+    token: bool, mode: str | None, wanted: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "auth_token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
+    monkeypatch.setenv("RAY_AUTH_MODE", mode or "")
+    if mode is None:
+        monkeypatch.delenv("RAY_AUTH_MODE")
+    if token:
+        file.write_text("secret")
+    assert main(["neighbours", "query", str(tmp_path / "none"), "1", "--address", "127.0.0.1:1"]) == 2
+    assert os.environ.get("RAY_AUTH_MODE") == wanted

@@ -79,12 +79,14 @@ def embed(
     from ovseg_ray.data import open_dataset
     from ovseg_ray.embedding import EmbedConfig
     from ovseg_ray.embedding import embed as run
+    from ovseg_ray.embedding.job import check
 
     backbone = {"name": encoder, "weights": weights, "architecture": architecture, "stride": stride, "kind": kind}
     squares = {"size": size, "resampling": resampling, "crops": crops, "jpeg_quality": jpeg_quality}
     values = {"encoder": backbone, "squares": squares, "dense": dense, "vector_dropout": vector_dropout}
     config = build(EmbedConfig, values, "embed")
     dataset = open_dataset(data, split)
+    check(dataset, out.absolute(), config)  # before Ray takes its time to start
     with connect(address, debug=debug):
         store = run(dataset, out, config, workers=workers)
     info = store.info

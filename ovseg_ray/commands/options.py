@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ovseg_ray.cluster import send_token
 from ovseg_ray.config import Precision
 from ovseg_ray.errors import UserError
 
 if TYPE_CHECKING:
     from ovseg_ray.vocabulary import Vocabulary
 
+
+def _joined(address: str | None) -> str | None:
+    if address:
+        send_token()  # here, before any command imports Ray
+    return address
+
+
 Address = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
+        callback=_joined,
         help="Ray cluster to run on: auto, host:6379 or ray://host:10001. Default: the cluster whose job this is, "
         "else Ray is started on this machine.",
     ),

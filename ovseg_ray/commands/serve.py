@@ -72,7 +72,10 @@ def token(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is, for the log.")],
     debug: Debug = False,
 ) -> None:
-    """Make a bearer token: printed once, with the line for `tokens` of a serving configuration."""
+    """Make a bearer token, and the line for `tokens` of a serving configuration.
+
+    The line goes to stdout; the token itself only to the terminal (stderr), and is never shown again.
+    """
     from ovseg_ray.serving.auth import new_token
 
     secret, line = new_token(name)

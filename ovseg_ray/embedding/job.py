@@ -26,6 +26,7 @@ from ovseg_ray.feature_store.store import (
     FeatureStore,
     StoredRow,
     StoreInfo,
+    check_store,
     finish_store,
     part_file,
     part_summary,
@@ -61,9 +62,7 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
         UserError: no images, none that can be read, weights that do not fit, or another store in `out`.
     """
     out = Path(out).absolute()
-    if len(dataset) == 0:
-        raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
-    job = job_of(dataset, config)
+    job = check(dataset, out, config)
     if config.encoder.weights is None:
         print("embed: the backbone has random weights; --weights gives it those of a training", file=sys.stderr)
     probe = Embedder(config)  # what is wrong with the encoder is said here, once
@@ -82,6 +81,19 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
             done, failed = done + images, failed + wrong
             bar.update(done, unreadable=str(failed))
     return _finish(dataset, out, config, probe, len(parts))
+
+
+def check(dataset: DataSet, out: Path, config: EmbedConfig) -> dict[str, Any]:
+    """What `embed` would do, if nothing stands against it that can be told without Ray.
+
+    Raises:
+        UserError: no images, no such weights, or another store in `out`.
+    """
+    if len(dataset) == 0:
+        raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
+    job = job_of(dataset, config)
+    check_store(out, job)
+    return job
 
 
 def _drop_mended(dataset: DataSet, out: Path, size: int) -> None:

@@ -194,6 +194,17 @@ def start_store(path: Path, job: Mapping[str, Any]) -> None:
     Raises:
         UserError: something else is there.
     """
+    check_store(path, job)
+    if not (path / JOB).is_file():
+        (path / PARTS).mkdir(parents=True, exist_ok=True)
+        write_atomically(path / JOB, json.dumps(dict(job), indent=1) + "\n")
+
+
+def check_store(path: Path, job: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        UserError: something else is there than the store of that job, or nothing.
+    """
     file = path / JOB
     wanted = json.loads(json.dumps(dict(job)))
     if file.is_file():
@@ -204,8 +215,6 @@ def start_store(path: Path, job: Mapping[str, Any]) -> None:
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: is there and no feature store; choose a new or empty directory")
-    (path / PARTS).mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(wanted, indent=1) + "\n")
 
 
 def part_file(path: Path, number: int) -> Path:

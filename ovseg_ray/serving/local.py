@@ -9,6 +9,7 @@ import queue
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ovseg_ray.cluster import connect
@@ -79,6 +80,7 @@ def serve_here(
         os.environ.update({name: value for name, value in _HAPROXY.items() if name not in os.environ})
     # signals after Ray: it takes SIGTERM for itself when it starts
     with connect(address, debug=debug), _Signals() as signals:
+        say(f"loading {', '.join(model.name or Path(model.run).name for model in settings.models)}")
         _run(settings, scaling, host, port)
         if host not in ONLY_HERE and not settings.tokens:
             say(f"anybody who reaches port {port} of this machine may ask; give tokens in --config")
@@ -88,6 +90,7 @@ def serve_here(
         try:
             while signals.wait() == signal.SIGHUP:
                 _reload(config, scaling, host, port, say)
+            say("stopping; what was begun is finished")
         finally:
             _stop()
 

@@ -20,6 +20,7 @@ import pytest
 import ray
 from PIL import Image
 
+from ovseg_ray.cli import main
 from ovseg_ray.data import open_dataset
 from ovseg_ray.data.squares import square
 from ovseg_ray.embedding import EmbedConfig, embed, job
@@ -129,6 +130,7 @@ def test_parts_stay_small() -> None:
 KILLED = """
 import sys
 from pathlib import Path
+from ovseg_ray.cli import main
 from ovseg_ray.data import open_dataset
 from ovseg_ray.embedding import EmbedConfig, embed
 from ovseg_ray.cluster import connect
@@ -256,3 +258,22 @@ def test_a_mended_image_is_taken_in_by_the_same_command(tmp_path: Path) -> None:
     after = embed(open_dataset(photos), out, CONFIG)
     assert (after.info.rows, after.info.failed) == (3, ())
     assert after.features(2).shape == before.features(0).shape
+
+
+def test_what_can_be_told_without_ray_is_told_before_it_starts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def connect(*_: Any, **__: Any) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("ovseg_ray.cluster.connect", connect)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    for words, message in [
+        ([str(other)], "is there and no feature store"),
+        ([str(tmp_path / "new"), "--weights", str(tmp_path / "none.safetensors")], "no such weights file"),
+    ]:
+        assert main(["embed", str(folder), *words]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
