@@ -263,6 +263,7 @@ def test_image_tower_of_a_run(tmp_path: Path) -> None:
         ("open_clip:ViT-Z:openai", "no such architecture"),
         ("open_clip:ViT-B-32", "names no weights"),
         (f"run:{tmp_path}", "not a run"),
+        (str(tmp_path / "run"), f"did you mean run:{tmp_path / 'run'}"),
     ):
         with pytest.raises(UserError, match=message):
             build_image_encoder(spec)

@@ -36,6 +36,8 @@ def build_image_encoder(spec: str, device: str = "cpu") -> Embed:
     if kind == "open_clip":
         name, _, weights = rest.partition(":")
         return _published(name, weights, device)
+    if Path(spec).is_dir():
+        raise UserError(f"'{spec}': names no kind of towers; did you mean run:{spec}?")
     raise UserError(f"'{spec}': has no image tower; give run:PATH of a 'train clip' run or open_clip:ARCH:WEIGHTS")
 
 
