@@ -186,6 +186,17 @@ def test_debug_shows_the_traceback(
     assert captured.endswith("error: mend this\n")
 
 
+def test_whoever_watches_a_terminal_gets_a_first_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["predict", "no-run", "no.jpg", "--labels", "sky", "--out", "x"]
+    assert main(words) == 2
+    assert "loading" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith("loading libraries\nerror: ")
+
+
 def test_config_of_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "serve"]) == 0
     values = yaml.safe_load(capsys.readouterr().out)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import DataPath, Debug, RunPath, Split, emit, say
+from ovseg_ray.commands.options import DataPath, Debug, RunPath, Split, emit, loading, say
 
 EXAMPLES = (
     "ovseg-ray calibrate demo/lseg --data demo/world --out demo/lseg-calibrated",
@@ -40,6 +40,7 @@ def calibrate(
     Of a stego run whose clusters have no names it is the number of clusters that is fitted. The network runs once; all
     values are tried on its cached scores.
     """
+    loading()
     from ovseg_ray.commands.evaluate import validation_split
     from ovseg_ray.data import open_dataset
     from ovseg_ray.tuning.calibrate import calibrate as fit

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit, say
+from ovseg_ray.commands.options import Address, Debug, emit, loading, say
 
 EXAMPLES = (
     "ovseg-ray embed demo/world features --weights demo/clip/model/model.safetensors --size 64 --stride 8",
@@ -74,6 +74,7 @@ def embed(
 
     Stopped, it goes on with the same command. Images that cannot be read are named and left out.
     """
+    loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.config import build
     from ovseg_ray.data import open_dataset

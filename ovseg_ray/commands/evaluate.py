@@ -16,6 +16,7 @@ from ovseg_ray.commands.options import (
     RunPath,
     Split,
     VocabularyFile,
+    loading,
     read_labels,
 )
 from ovseg_ray.errors import UserError
@@ -69,6 +70,7 @@ def evaluate(
     Labels are those of the data set unless --labels or --vocabulary asks for others. The result file holds the
     whole protocol; 'ovseg-ray table' prints it again. Clusters of a stego run are matched to classes.
     """
+    loading()
     asked = read_labels(labels, vocabulary)
     from ovseg_ray.cluster import connect
     from ovseg_ray.data import open_dataset

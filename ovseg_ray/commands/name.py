@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import DataPath, Debug, RunPath, emit
+from ovseg_ray.commands.options import DataPath, Debug, RunPath, emit, loading
 
 EXAMPLES = (
     "ovseg-ray demo --out demo --all",
@@ -34,6 +34,7 @@ def name(
 
     Each cluster takes what a CLIP model sees in its regions. No labels are read.
     """
+    loading()
     from ovseg_ray.data import open_dataset
     from ovseg_ray.evaluation.naming import name_run
 

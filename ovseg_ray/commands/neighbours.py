@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit
+from ovseg_ray.commands.options import Address, Debug, emit, loading
 
 if TYPE_CHECKING:
     from ovseg_ray.neighbours.exclusion import Removal
@@ -67,6 +67,7 @@ def build(
 
     Says before it starts how much memory it takes; an approximate index says what it found of the true neighbours.
     """
+    loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.feature_store.vectors import open_vectors
     from ovseg_ray.neighbours import IndexConfig, build_table
@@ -110,6 +111,7 @@ def serve(
 
     A shard that dies comes back from INDEX while queries wait. Says at which --address others find it.
     """
+    loading()
     import signal
     import threading
 
@@ -155,6 +157,7 @@ def query(
 
     Asks the shards of 'neighbours serve' where they run on the cluster at --address; else starts its own.
     """
+    loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.neighbours import NeighbourService
     from ovseg_ray.neighbours.service import is_running
@@ -181,6 +184,7 @@ def add(
     debug: Debug = False,
 ) -> None:
     """Add vectors to an index that stays as it is otherwise; searches that begin after this find them."""
+    loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.feature_store.vectors import open_vectors
     from ovseg_ray.neighbours import NeighbourService

@@ -74,6 +74,12 @@ def emit(result: Mapping[str, Any]) -> None:
     print(json.dumps(result), flush=True)
 
 
+def loading() -> None:
+    """A first word to whoever watches a terminal: PyTorch and Ray take seconds to be imported."""
+    if sys.stderr.isatty():
+        say("loading libraries")
+
+
 def say(text: str) -> None:
     """A line for people, on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from ovseg_ray.commands.options import (
     RunPath,
     VocabularyFile,
     emit,
+    loading,
     read_labels,
     say,
 )
@@ -39,6 +40,7 @@ def predict(
 
     An image that cannot be read is named, the others are finished, and the exit code is 2.
     """
+    loading()
     from ovseg_ray.evaluation.predict import predict as run_prediction
 
     asked = read_labels(labels, vocabulary)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, say
+from ovseg_ray.commands.options import Address, Debug, loading, say
 
 if TYPE_CHECKING:
     from ovseg_ray.serving.config import ServingConfig
@@ -52,6 +52,7 @@ def serve(
     Only this machine can ask unless --host says otherwise. SIGHUP reads the runs and --config again and
     swaps models without losing a request.
     """
+    loading()
     from ovseg_ray.serving.local import serve_here
     from ovseg_ray.serving.resources import local_scaling
 

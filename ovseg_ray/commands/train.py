@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit, read_workers
+from ovseg_ray.commands.options import Address, Debug, emit, loading, read_workers
 from ovseg_ray.errors import UserError
 
 EXAMPLES = (
@@ -56,6 +56,7 @@ def train(
 
     Defaults of the method, then --config, then --set; 'ovseg-ray config METHOD' lists every key.
     """
+    loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.evaluation.report import ReportInput, write_report
     from ovseg_ray.training import resolve_config

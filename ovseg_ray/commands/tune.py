@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit
+from ovseg_ray.commands.options import Address, Debug, emit, loading
 from ovseg_ray.commands.train import ConfigFile, MethodName
 
 EXAMPLES = (
@@ -49,6 +49,7 @@ def tune(
 
     Trials are compared on images cut out of the training split. Trial 0 is the configuration as given.
     """
+    loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.training import resolve_config
     from ovseg_ray.training.config import overrides_of

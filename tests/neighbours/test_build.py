@@ -58,7 +58,7 @@ def test_table_of_a_bare_array(tmp_path: Path, kind: Any, capfd: pytest.CaptureF
     assert all(len(row) == 7 for row in found)
     scores = np.stack([table.scores(str(row)) for row in range(100)])
     assert (np.diff(scores, axis=1) <= 0).all()
-    assert "2 shards: about 1." in capfd.readouterr().err
+    assert "2 shards: about 0.6" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet", "v.npy"]
 
 

@@ -99,7 +99,7 @@ def test_what_comes_alone_has_all_processors_and_a_crowd_shares_them(
 
     together = asyncio.run(ask())
     assert [threads for _, threads in passes[:3]] == [1, 1, 1], "side by side"
-    assert [size for size, _ in passes[:3]] == [3, 2, 2], "an even part of them each"
+    assert sorted(size for size, _ in passes[:3]) == [2, 2, 3], "an even part of them each"
     for one, other in zip(alone, together, strict=True):
         assert (one.label_map == other.label_map).mean() > 0.999  # rounding may decide a near tie either way
 
