@@ -31,7 +31,8 @@ def test_resume_of_nothing_is_a_new_run(tmp_path: Path) -> None:
 def test_a_different_run_is_named_by_its_first_difference(tmp_path: Path, resume: bool) -> None:
     RunDirectory.create(tmp_path / "run", CONFIG, resume=False)
     other = {**CONFIG, "training": {"epochs": 2.0, "optimizer": {"lr": 2e-5}}}
-    with pytest.raises(UserError, match=r"different run \(training.optimizer.lr differs\); (leave|choose)"):
+    way = "leave that as it was to continue, or choose another --out" if resume else "choose another --out"
+    with pytest.raises(UserError, match=rf"different run \(training.optimizer.lr differs\); {way}$"):
         RunDirectory.create(tmp_path / "run", other, resume=resume)
 
 
