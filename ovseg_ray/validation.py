@@ -118,7 +118,7 @@ def _problem(error: Mapping[str, Any]) -> str:
         case "literal_error":
             return f"must be {given['expected']}"
         case "string_too_short" | "too_short":
-            one = "must not be empty"
+            one = "must not be empty" if kind.startswith("string") else "must hold at least one entry"
             return one if limit == 1 else f"must have at least {limit} {_counted(kind)}"
         case "string_too_long" | "too_long":
             return f"must have at most {limit} {_counted(kind)}"

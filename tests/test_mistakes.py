@@ -47,7 +47,7 @@ class Outer(BaseModel):
         ({"inner": {"share": 2}}, "inner.share: must be at most 1"),
         ({"inner": {"share": float("nan")}}, "inner.share: must be"),
         ({"inner": {"kind": "svg"}}, "inner.kind: must be 'rle' or 'png'"),
-        ({"inner": {"return": []}}, "inner.return: must not be empty"),
+        ({"inner": {"return": []}}, "inner.return: must hold at least one entry"),
         ({"inner": {"share": 2, "shrae": 1}}, "inner.shrae: there is no such key; did you mean 'share'?"),
         ({"inner": {"qqqq": 1}}, "inner.qqqq: there is no such key; there are share, kind, return"),
         ({"list[x]": 1}, "list[x]: there is no such key"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ovseg_ray.commands.options import Address, Debug, emit, loading, read_workers
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 
 EXAMPLES = (
     "ovseg-ray world data/world --scenes 1000",
@@ -94,8 +93,7 @@ def config(
     from ovseg_ray.training.config import resolve_config
 
     if method not in (known := [*method_names(), SERVE]):
-        near = difflib.get_close_matches(method, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there is one for {', '.join(known)}"
+        hint = did_you_mean(method, known, f"there is one for {', '.join(known)}")
         raise UserError(f"'{method}' has no configuration; {hint}")
     resolved = resolve_config(method, file, {})
     print(f"method: {method}\nmodel:")

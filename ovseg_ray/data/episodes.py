@@ -6,7 +6,6 @@ HSNet (Min et al. 2021) runs them and LSeg (Li et al. 2022, section 5.1) takes t
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ovseg_ray.config import Config
 from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.images import image_size, read_bytes
 from ovseg_ray.data.masks import ignore_value
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.vocabulary.vocabulary import Label, Vocabulary
 
 OTHERS, FOREGROUND = 0, 1
@@ -84,8 +83,7 @@ class Fold:
         """
         name, _, number = text.partition(":")
         if name not in PROTOCOLS:
-            near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(PROTOCOLS)}"
+            hint = did_you_mean(name, PROTOCOLS, f"there are {', '.join(PROTOCOLS)}")
             raise UserError(f"episodes '{text}': no such protocol; {hint}")
         protocol = PROTOCOLS[name]
         if protocol.folds == 1 and not number:

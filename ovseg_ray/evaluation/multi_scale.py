@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ovseg_ray.config import Config, build, read_yaml
 from ovseg_ray.data.transforms import resize_exact
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.evaluation.inference import Encoded, Inference, device_of
 from ovseg_ray.evaluation.windows import Layer, Window
 from ovseg_ray.methods.base import Encoding, Method, Segmentation
@@ -65,8 +64,7 @@ def resolve_multi_scale(name: str) -> MultiScale:
         return MultiScale(PRESETS[name])
     if Path(name).is_file():
         return MultiScale(build(MultiScaleConfig, read_yaml(name), name))
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"presets: {', '.join(PRESETS)}"
+    hint = did_you_mean(name, PRESETS, f"presets: {', '.join(PRESETS)}")
     raise UserError(f"--multi-scale {name}: no such file or preset; {hint}")
 
 

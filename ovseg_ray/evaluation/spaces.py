@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 
 from ovseg_ray.data.dataset import DataSet
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.evaluation.confusion import IGNORE
 from ovseg_ray.evaluation.scoring import LabelSpace
 from ovseg_ray.vocabulary import Vocabulary
@@ -44,8 +43,7 @@ def label_space(name: str, dataset: DataSet, vocabulary: Vocabulary, embed: Embe
     truth_map = np.array([labels.get(key, labels.get(parents.get(key, ""), IGNORE)) for key in keys])
     if (truth_map == IGNORE).all():
         asked = vocabulary.names[0]
-        near = difflib.get_close_matches(asked, classes, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"they are {', '.join(classes[:8])}…"
+        hint = did_you_mean(asked, classes, f"they are {', '.join(classes[:8])}…")
         raise UserError(f"labels '{vocabulary.name}': none, such as '{asked}', names a class of the data set; {hint}")
     identity = np.array_equal(truth_map, np.arange(len(vocabulary)))
     return LabelSpace(name, vocabulary, torch.as_tensor(embed(vocabulary)), None if identity else truth_map)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.methods.base import Method
 
 _METHODS = {
@@ -27,8 +26,7 @@ def get_method(name: str) -> type[Method]:
         UserError: no such method; names the nearest.
     """
     if name not in _METHODS:
-        near = difflib.get_close_matches(name, _METHODS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(method_names())}"
+        hint = did_you_mean(name, _METHODS, f"known: {', '.join(method_names())}")
         raise UserError(f"method '{name}' does not exist; {hint}")
     module, _, attribute = _METHODS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 
 BARE = ("{}",)  # LSeg's own: the label string alone
 # Gu et al. 2022 (ViLD), as used by OVSeg (Liang et al. 2023): some end with a full stop, some do not
@@ -47,7 +46,6 @@ def template_set(name: str) -> tuple[str, ...]:
         UserError: no such set.
     """
     if name not in _SETS:
-        near = difflib.get_close_matches(name, _SETS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"sets: {', '.join(_SETS)}; or give a list of templates"
+        hint = did_you_mean(name, _SETS, f"sets: {', '.join(_SETS)}; or give a list of templates")
         raise UserError(f"templates '{name}': no such set; {hint}")
     return _SETS[name]()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ovseg_ray.config import read_yaml
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.vocabulary.templates import BARE, template_set
 
 LABEL_KEYS = ("name", "synonyms", "background")
@@ -50,7 +49,7 @@ class Vocabulary:
     name: str = "labels"
 
     def __post_init__(self) -> None:
-        if not self.labels:
+        if not any(label.name.strip() for label in self.labels):
             raise UserError(f"vocabulary '{self.name}': no labels; give at least one, such as \"sky, grass\"")
         if len(self.labels) > MAX_LABELS:
             raise UserError(f"vocabulary '{self.name}': {len(self.labels)} labels, at most {MAX_LABELS} are allowed")
@@ -174,8 +173,7 @@ def _find(path: str | Path) -> Path:
     name = str(path)
     if name in sets:
         return sets[name]
-    near = difflib.get_close_matches(name, sets, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"shipped sets: {', '.join(sets)}"
+    hint = did_you_mean(name, sets, f"shipped sets: {', '.join(sets)}")
     raise UserError(f"{name}: no such vocabulary file or shipped set; {hint}")
 
 

@@ -51,7 +51,7 @@ def test_no_other_spaces_ship() -> None:
         ({"a": {"type": "float", "low": 0, "high": 1, "lgo": True}}, "lgo"),
         ({"a": KIND | {"when": {"b": ["x"]}}, "b": KIND}, "a key of the space above it"),
         ({"b": KIND, "a": KIND | {"when": {"b": ["x"]}}}, "which it never is"),
-        ({}, "must not be empty"),
+        ({}, "must hold at least one entry"),
     ],
 )
 def test_a_wrong_space_is_refused(space: dict[str, Any], text: str) -> None:

@@ -19,7 +19,8 @@ def test_parse_reads_synonyms() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "is empty"),
+        ("", 'no labels; give at least one, such as "sky, grass"'),
+        (" , ", 'no labels; give at least one, such as "sky, grass"'),
         ("sky,,grass", "is empty"),
         ("sky,sky", "twice"),
         ("car|", "'car' has an empty synonym; remove it"),
@@ -71,6 +72,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("labels: [yes]", "label True is no text; put the name in quotes"),
         ("labels: [{name: x, synonym: [a]}]", "label 'x': unknown key 'synonym'; it has name, synonyms, background"),
         ("labels: [[a, b]]", "must be a name"),
+        ("labels: []", 'no labels; give at least one, such as "sky, grass"'),
         ("labels: [sky", "not valid YAML"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovseg_ray.config import Config
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
 from ovseg_ray.methods.lseg.config import LSegConfig
 from ovseg_ray.methods.lseg.correlation import affine_map, inverse_norms, label_projection, merge_projections
@@ -88,8 +87,7 @@ class LSeg(Method):
         known = {name for labels in self.label_sets for name in labels.names}
         for name in self.config.loss.class_weights:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else f"labels: {', '.join(sorted(known)[:8])}"
+                hint = did_you_mean(name, known, f"labels: {', '.join(sorted(known)[:8])}")
                 raise UserError(f"model.loss.class_weights: no label '{name}'; {hint}")
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
