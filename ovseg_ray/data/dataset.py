@@ -99,12 +99,16 @@ class DataSet:
         """
         return self.decode_row(self.row(i))
 
-    def decode_row(self, row: Mapping[str, Any]) -> DecodedSample:
-        """As `decoded`, from an index row."""
+    def decode_row(self, row: Mapping[str, Any], data: bytes | None = None) -> DecodedSample:
+        """As `decoded`, from an index row; `data`: contents of the image's file, where they were read already."""
         path = row["image_path"]
-        image = decode_image(read_bytes(path), path, exif=self.exif)
+        image = decode_image(read_bytes(path) if data is None else data, path, exif=self.exif)
         mask = self.masks(row, image.shape[0], image.shape[1]) if self.masks else None
         return DecodedSample(row["image_id"], image, mask, tuple(row["captions"] or ()))
+
+    def files(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """Files that an index row is decoded from: the image first, then its mask; none where nothing is decoded."""
+        return (row["image_path"],) if row["mask_path"] is None else (row["image_path"], row["mask_path"])
 
     def sample(self, row: Mapping[str, Any]) -> Sample:
         """The wire form of an index row: image bytes as stored, mask as PNG of class indices."""

@@ -7,7 +7,6 @@ actors are busy.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,9 @@ from ovseg_ray.data.dataset import DataSet
 from ovseg_ray.data.square_blocks import SquareDecoder, bytes_of, mask_of
 from ovseg_ray.embedding.config import EmbedConfig
 from ovseg_ray.embedding.embedder import Embedder
+from ovseg_ray.embedding.outdated import drop_outdated
 from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.sources import ContentHash, Source
 from ovseg_ray.feature_store.store import (
     FeatureStore,
     StoredRow,
@@ -50,7 +51,8 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
     """Embed every image of a split. Ray must be connected (`ovseg_ray.cluster.connect`).
 
     The same call again goes on where it was stopped: parts that are there are kept. An image that cannot be read is
-    recorded in the manifest and left out; once it was mended, the same call takes it in.
+    recorded in the manifest and left out; once it was mended, the same call takes it in. An image or mask that was
+    replaced under its name since is embedded again, with the others of its part.
 
     Args:
         dataset: its files seen by every node.
@@ -68,7 +70,7 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
     probe = Embedder(config)  # what is wrong with the encoder is said here, once
     start_store(out, job)
     size = part_images(config)
-    _drop_mended(dataset, out, size)
+    drop_outdated(dataset, out, size)
     if (out / MANIFEST).is_file():
         return FeatureStore.open(out)
     parts = range(-(-len(dataset) // size))
@@ -94,30 +96,6 @@ def check(dataset: DataSet, out: Path, config: EmbedConfig) -> dict[str, Any]:
     job = job_of(dataset, config)
     check_store(out, job)
     return job
-
-
-def _drop_mended(dataset: DataSet, out: Path, size: int) -> None:
-    """Forget parts with an image that could not be read and now can be, and with them that the store is whole."""
-    if (out / MANIFEST).is_file() and not FeatureStore.open(out).info.failed:
-        return
-    for number in range(-(-len(dataset) // size)):
-        file = part_file(out, number)
-        failed = {name for name, _ in part_summary(file)[1]} if file.is_file() else set()
-        if not failed:
-            continue
-        rows = dataset.index.slice(number * size, size).to_pylist()
-        if any(row["image_id"] in failed and _readable(dataset, row) for row in rows):
-            (out / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(out / "maps", ignore_errors=True)  # of the store as it was
-            file.unlink()
-
-
-def _readable(dataset: DataSet, row: dict[str, Any]) -> bool:
-    try:
-        dataset.decode_row(row)
-    except UserError:
-        return False
-    return True
 
 
 def job_of(dataset: DataSet, config: EmbedConfig) -> dict[str, Any]:
@@ -211,16 +189,21 @@ class _Writer:
                 dense = None if self._config.dense == "none" else features
                 stored.append(StoredRow(row["image_id"], vector, dense, mask_of(row, side)))
         problems = [(row["image_id"], row["problem"]) for row in failed]
-        write_part(self._out, number, stored, problems, self._config.dense)
+        sources = [Source(**source) for source in block.column("source").to_pylist() if source is not None]
+        write_part(self._out, number, stored, problems, self._config.dense, sources)
         images = len(kept) // self._config.squares.squares + len(failed)
         return pa.table({"part": [number], "images": [images], "failed": [len(failed)]})
 
 
 def _finish(dataset: DataSet, out: Path, config: EmbedConfig, probe: Embedder, parts: int) -> FeatureStore:
     files = [part_file(out, number) for number in range(parts)]
-    summaries = [part_summary(file) for file in files]
-    rows = sum(summary[0] for summary in summaries)
-    failed = [failure for summary in summaries for failure in summary[1]]
+    rows, error, content = 0, 0.0, ContentHash()
+    failed: list[tuple[str, str]] = []
+    for file in files:
+        summary = part_summary(file)
+        rows, error = rows + summary.rows, max(error, summary.error)
+        failed += summary.failed
+        content.update(summary.sources)
     if rows == 0:
         raise UserError(f"{dataset.path}: none of its {len(dataset)} images can be read ({failed[0][1]}); mend them")
     known = sorted((out / PARTS).glob("*.parquet"))
@@ -233,8 +216,9 @@ def _finish(dataset: DataSet, out: Path, config: EmbedConfig, probe: Embedder, p
         dim=probe.backbone.channels,
         grid=probe.grid,
         dense=config.dense,
-        error=max(summary[2] for summary in summaries),
+        error=error,
         features=ParquetVectors(out, files).fingerprint(),
         labels=dataset.vocabulary.names if dataset.vocabulary is not None and dataset.masks is not None else (),
+        content=content.hexdigest() if content.images == len(dataset) else None,
     )
     return finish_store(out, info)

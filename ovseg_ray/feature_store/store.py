@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,13 +24,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.sources import Source
 from ovseg_ray.feature_store.vectors import MANIFEST, PARTS
 from ovseg_ray.run_directory import write_atomically, write_directory_atomically
 
 Dense = Literal["none", "float16", "int8"]
 JOB = "job.json"
 LEVELS = 127
-_FAILED = b"ovseg_ray.failed"
+_SUMMARY = b"ovseg_ray.failed"  # named after the first thing that it held
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class StoreInfo:
     """The manifest.
 
     Attributes:
-        job: what was asked: encoder, preprocessing, hashes of weights and data, split.
+        job: what was asked: encoder, preprocessing, hashes of weights and of the data's names and annotations, split.
         rows: of all parts: images, or their crops.
         images: read.
         failed: (image id, problem) of those that could not be.
@@ -48,6 +49,8 @@ class StoreInfo:
         error: largest relative error of a place of an int8 map; 0 for float16, which is what it is measured on.
         features: hash of names and vectors, in the order of parts.
         labels: names of the classes of stored masks; empty where there are none.
+        content: hash of names and contents of all images and masks, whatever their order; None in stores that were
+            begun before contents were recorded.
     """
 
     job: Mapping[str, Any]
@@ -60,6 +63,7 @@ class StoreInfo:
     error: float
     features: str
     labels: Sequence[str] = field(default=())
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,9 +227,22 @@ def part_file(path: Path, number: int) -> Path:
 
 
 def write_part(
-    path: Path, number: int, rows: Sequence[StoredRow], failed: Sequence[tuple[str, str]], dense: Dense
+    path: Path,
+    number: int,
+    rows: Sequence[StoredRow],
+    failed: Sequence[tuple[str, str]],
+    dense: Dense,
+    sources: Sequence[Source] = (),
 ) -> None:
     """Write a part that is there whole or not at all.
+
+    Args:
+        path: of the store.
+        number: of the part.
+        rows: its images or crops.
+        failed: (image id, problem) of those that could not be read.
+        dense: how maps are stored.
+        sources: what its images were, those that could not be read among them.
 
     Raises:
         UserError: it cannot be written.
@@ -245,7 +262,8 @@ def write_part(
         }
     )
     error = max((e[2] for e in encoded), default=0.0)
-    meta = {_FAILED: json.dumps({"failed": list(failed), "error": error}).encode()}
+    said = {"failed": list(failed), "error": error, "sources": list(sources)}
+    meta = {_SUMMARY: json.dumps(said).encode()}
     file = part_file(path, number)
     partial = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -259,11 +277,30 @@ def write_part(
         partial.unlink(missing_ok=True)
 
 
-def part_summary(file: Path) -> tuple[int, list[tuple[str, str]], float]:
-    """Rows of a part, its failed images, and its largest quantisation error."""
+class PartSummary(NamedTuple):
+    """What a part tells without being read.
+
+    Attributes:
+        rows: images, or their crops.
+        failed: (image id, problem) of those that could not be read.
+        error: largest quantisation error.
+        sources: of all its images; empty in parts that were written before they were recorded.
+    """
+
+    rows: int
+    failed: list[tuple[str, str]]
+    error: float
+    sources: list[Source]
+
+
+def part_summary(file: Path) -> PartSummary:
+    """The summary of a part, from its metadata alone."""
     metadata = pq.read_metadata(file)
-    said = json.loads((metadata.metadata or {})[_FAILED])
-    return metadata.num_rows, [(name, problem) for name, problem in said["failed"]], said["error"]
+    said = json.loads((metadata.metadata or {})[_SUMMARY])
+    failed = [(name, problem) for name, problem in said["failed"]]
+    return PartSummary(
+        metadata.num_rows, failed, said["error"], [Source(*source) for source in said.get("sources", ())]
+    )
 
 
 def finish_store(path: Path, info: StoreInfo) -> FeatureStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from ovseg_ray.data.squares import square
 from ovseg_ray.embedding import EmbedConfig, embed, job
 from ovseg_ray.embedding.embedder import Embedder
 from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.sources import ContentHash, Source, content_of
 from ovseg_ray.feature_store.store import FeatureStore
 from ovseg_ray.feature_store.vectors import open_vectors
 
@@ -59,6 +61,13 @@ def test_every_image_once_unreadable_ones_named_and_nothing_done_twice(folder: P
     names = [row["image_id"] for row in dataset.index.to_pylist() if Path(row["image_path"]).stem not in ("070", "071")]
     assert ids(store) == names
     assert store.info.features == open_vectors(out).fingerprint()
+    content = ContentHash()
+    for row in dataset.index.to_pylist():
+        broken = Path(row["image_path"]).stem in ("070", "071")
+        content.update(
+            [Source(row["image_id"], "", None if broken else content_of([Path(row["image_path"]).read_bytes()]))]
+        )
+    assert store.info.content == content.hexdigest()
 
     picture = np.asarray(Image.open(folder / "003.png"))
     vectors, maps = Embedder(CONFIG)(square(picture, 32)[None])
@@ -78,6 +87,7 @@ def test_every_image_once_unreadable_ones_named_and_nothing_done_twice(folder: P
     again = embed(dataset, out, CONFIG, workers=1)
     assert parts[0].stat().st_mtime_ns == written
     assert ids(again) == names
+    assert again.info.content == store.info.content
     np.testing.assert_allclose(again.vectors(), before, atol=1e-6)
 
     with pytest.raises(UserError, match="another job \\(dense differs\\)"):
@@ -258,6 +268,54 @@ def test_a_mended_image_is_taken_in_by_the_same_command(tmp_path: Path) -> None:
     after = embed(open_dataset(photos), out, CONFIG)
     assert (after.info.rows, after.info.failed) == (3, ())
     assert after.features(2).shape == before.features(0).shape
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_image_replaced_under_its_name_is_embedded_again(
+    finished: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "MOST_PART_IMAGES", 1)
+    photos, out = tmp_path / "photos", tmp_path / "store"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(photos / f"{index}.png")
+    before = embed(open_dataset(photos), out, CONFIG, workers=1)
+    before.features(0)  # makes the maps
+    vectors, kept = before.vectors(), written(out)
+    if not finished:
+        (out / "manifest.json").unlink()
+        before.files[2].unlink()
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(photos / "1.png")
+    after = embed(open_dataset(photos), out, CONFIG, workers=1)
+    assert [bool(same) for same in (after.vectors() == vectors).all(1)] == [True, False, True]
+    assert after.info.content != before.info.content
+    assert after.info.features != before.info.features
+    assert written(out)["part-000000.parquet"] == kept["part-000000.parquet"]
+    np.testing.assert_allclose(
+        after.features(1).mean((1, 2)) @ after.vectors()[1], np.linalg.norm(after.features(1).mean((1, 2))), rtol=1e-3
+    )  # maps are those of the new image
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_store_from_before_contents_were_recorded_is_still_one(tmp_path: Path) -> None:
+    photos, out = tmp_path / "photos", tmp_path / "store"
+    photos.mkdir()
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(photos / "0.png")
+    embed(open_dataset(photos), out, CONFIG, workers=1)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["content"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    part = next(out.glob("parts/*.parquet"))
+    table = pq.read_table(part)
+    said = {b"ovseg_ray.failed": json.dumps({"failed": [], "error": 0.0}).encode()}
+    pq.write_table(table.replace_schema_metadata(said), part)
+    assert embed(open_dataset(photos), out, CONFIG).info.content is None
+    (out / "manifest.json").unlink()  # as if it had been stopped before its end
+    assert embed(open_dataset(photos), out, CONFIG).info.content is None
 
 
 def test_what_can_be_told_without_ray_is_told_before_it_starts(

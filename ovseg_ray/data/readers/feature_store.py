@@ -23,7 +23,11 @@ class FeatureDataSet(DataSet):
 
     features: str = ""
 
-    def decode_row(self, row: Mapping[str, Any]) -> DecodedSample:
+    def files(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """None: the rows of a store come from no file of their own."""
+        return ()
+
+    def decode_row(self, row: Mapping[str, Any], data: bytes | None = None) -> DecodedSample:
         """Nothing is decoded."""
         return DecodedSample(row["image_id"], np.zeros((1, 1, 3), np.uint8), None, ())
 
