@@ -120,6 +120,18 @@ class RunDirectory:
         return run
 
 
+def find_model(path: Path) -> Path:
+    """The model directory meant by a run directory, a model directory or a demo's output.
+
+    Raises:
+        UserError: there is none, or the run has not finished.
+    """
+    for candidate in (path, path / "model", path / "lseg" / "model"):
+        if (candidate / "model.json").is_file():
+            return candidate
+    return RunDirectory.open(path).model  # says what is wrong
+
+
 def is_empty(directory: Path) -> bool:
     """Whether a directory holds nothing but what a killed writer left half-written."""
     return all(path.name.endswith(".partial") for path in directory.iterdir())

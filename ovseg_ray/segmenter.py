@@ -15,8 +15,8 @@ from ovseg_ray.config import Precision
 from ovseg_ray.data.images import decode_image, read_bytes, rgb
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Encoding, Method
-from ovseg_ray.methods.export import DESCRIPTION_FILE, load_model
-from ovseg_ray.run_directory import RunDirectory
+from ovseg_ray.methods.export import load_model
+from ovseg_ray.run_directory import find_model
 from ovseg_ray.vocabulary import Vocabulary
 from ovseg_ray.vocabulary.label_embeddings import LabelEmbeddings
 from ovseg_ray.vocabulary.vocabulary import BARE
@@ -143,18 +143,6 @@ class Segmenter:
         return Result(
             found.label_map[0].cpu().numpy().astype(kind), found.confidence[0].float().cpu().numpy(), vocabulary
         )
-
-
-def find_model(path: Path) -> Path:
-    """The model directory meant by a run directory, a model directory or a demo's output.
-
-    Raises:
-        UserError: there is none, or the run has not finished.
-    """
-    for candidate in (path, path / "model", path / "lseg" / "model"):
-        if (candidate / DESCRIPTION_FILE).is_file():
-            return candidate
-    return RunDirectory.open(path).model  # says what is wrong
 
 
 def to_rgb(image: Picture) -> np.ndarray:

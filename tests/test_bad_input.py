@@ -74,6 +74,12 @@ def _notes() -> None:
     Path("run/notes.txt").write_text("mine")
 
 
+def _run() -> None:
+    """What looks like a run, until it is loaded."""
+    Path("run/model").mkdir(parents=True)
+    Path("run/model/model.json").touch()
+
+
 def _nothing() -> None:
     return
 
@@ -88,6 +94,7 @@ SETUP: dict[str, Callable[[], object]] = {
     "16-bit, RGBA, palette, 1 pixel": _odd,
     "broken YAML": _yaml,
     "directory that is no run": _notes,
+    "missing picture": _run,
     "directory of something else": _notes,
 }
 

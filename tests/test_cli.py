@@ -197,6 +197,34 @@ def test_whoever_watches_a_terminal_gets_a_first_word(
     assert capsys.readouterr().err.startswith("loading libraries\nerror: ")
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_predict_says_what_it_loads_and_where_results_are(
+    terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ovseg_ray.evaluation.predict import PredictionSummary
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").touch()
+    (tmp_path / "a.jpg").touch()
+
+    def predict(model: Path, files: list[Path], labels: Any, out: Path, **_: Any) -> PredictionSummary:
+        assert (model, files) == (tmp_path / "model", [tmp_path / "a.jpg"])
+        return found
+
+    monkeypatch.setattr("ovseg_ray.evaluation.predict.predict", predict)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    words = ["predict", ".", "a.jpg", "--labels", "sky", "--out", "x"]
+    found = PredictionSummary(tmp_path / "x", 1, ())
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ("loading libraries\nloading .\n" if terminal else "")
+    assert json.loads(captured.out) == {"out": str(tmp_path / "x"), "done": 1, "failed": []}
+    found = PredictionSummary(tmp_path / "x", 0, (("a.jpg", "a.jpg: damaged"),))
+    assert main(words) == 2
+    assert json.loads(capsys.readouterr().out) == {"out": None, "done": 0, "failed": ["a.jpg"]}
+
+
 def test_config_of_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", "serve"]) == 0
     values = yaml.safe_load(capsys.readouterr().out)

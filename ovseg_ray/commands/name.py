@@ -38,7 +38,9 @@ def name(
     from ovseg_ray.data import open_dataset
     from ovseg_ray.evaluation.naming import name_run
 
-    named = name_run(run, out, clip, open_dataset(data, split), images)
+    dataset = open_dataset(data, split)
+    loading(f"{run} and {clip}")
+    named = name_run(run, out, clip, dataset, images)
     regions = named.names.regions
     emit(
         {

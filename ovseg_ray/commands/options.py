@@ -74,10 +74,10 @@ def emit(result: Mapping[str, Any]) -> None:
     print(json.dumps(result), flush=True)
 
 
-def loading() -> None:
-    """A first word to whoever watches a terminal: PyTorch and Ray take seconds to be imported."""
+def loading(what: str = "libraries") -> None:
+    """A word to whoever watches a terminal: PyTorch and Ray take seconds to be imported, and so does a model."""
     if sys.stderr.isatty():
-        say("loading libraries")
+        say(f"loading {what}")
 
 
 def say(text: str) -> None:

@@ -41,14 +41,20 @@ def predict(
     An image that cannot be read is named, the others are finished, and the exit code is 2.
     """
     loading()
-    from ovseg_ray.evaluation.predict import predict as run_prediction
+    from ovseg_ray.evaluation.image_list import list_images
+    from ovseg_ray.run_directory import find_model
 
     asked = read_labels(labels, vocabulary)
     if asked is None:
         raise UserError('nothing to look for; give --labels "sky, grass, a red car" or --vocabulary FILE')
-    summary = run_prediction(run, images, asked, out, precision=precision, address=address, debug=debug)
+    model, files = find_model(run.absolute()), list_images(images)  # a mistyped path shows before PyTorch is loaded
+    from ovseg_ray.evaluation.predict import predict as run_prediction
+
+    loading(str(run))
+    summary = run_prediction(model, files, asked, out, precision=precision, address=address, debug=debug)
     for _, problem in summary.failures:
         say(f"error: {problem}")
-    emit({"out": str(summary.out), "done": summary.done, "failed": [path for path, _ in summary.failures]})
+    written = str(summary.out) if summary.done else None  # of images that all failed nothing was
+    emit({"out": written, "done": summary.done, "failed": [path for path, _ in summary.failures]})
     if summary.failures:
         raise typer.Exit(2)

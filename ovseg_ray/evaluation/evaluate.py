@@ -19,7 +19,8 @@ from ovseg_ray.evaluation.scoring import LabelSpace
 from ovseg_ray.evaluation.spaces import label_space
 from ovseg_ray.evaluation.unsupervised import ClusterModel
 from ovseg_ray.methods.export import load_model
-from ovseg_ray.segmenter import Labels, Segmenter, find_model
+from ovseg_ray.run_directory import find_model
+from ovseg_ray.segmenter import Labels, Segmenter
 
 
 def evaluate(

@@ -15,10 +15,10 @@ from ovseg_ray.errors import UserError
 def list_images(sources: Iterable[str | Path]) -> list[Path]:
     """Absolute paths of images: files as given, all images within folders, and what patterns match; each once.
 
-    A file that does not exist is kept, so that it is reported beside the other images.
+    A file that does not exist is kept, so that it is reported beside the other images, if there are others.
 
     Raises:
-        UserError: no source, a folder without images, or a pattern without matches.
+        UserError: no source, a folder without images, a pattern without matches, or files none of which exists.
     """
     found: dict[Path, None] = {}
     for source in map(str, sources):
@@ -36,6 +36,9 @@ def list_images(sources: Iterable[str | Path]) -> list[Path]:
         found.update(dict.fromkeys(p.absolute() for p in inside))
     if not found:
         raise UserError("no images given; name image files, folders or patterns")
+    if not any(path.exists() for path in found):
+        others = " (nor are the others there)" if len(found) > 1 else ""
+        raise UserError(f"{next(iter(found))}: no such file{others}; name image files, folders or patterns")
     return list(found)
 
 

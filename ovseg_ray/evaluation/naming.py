@@ -13,8 +13,7 @@ from ovseg_ray.methods.export import describe_model, load_model, save_model
 from ovseg_ray.methods.stego import Stego
 from ovseg_ray.methods.stego.naming import Names, cluster_names
 from ovseg_ray.progress import ProgressBar
-from ovseg_ray.run_directory import RunDirectory, write_atomically
-from ovseg_ray.segmenter import find_model
+from ovseg_ray.run_directory import RunDirectory, find_model, write_atomically
 from ovseg_ray.vocabulary.encoders import absolute_spec, build_text_encoder
 
 IMAGES = 256

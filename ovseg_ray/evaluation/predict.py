@@ -12,7 +12,8 @@ from ovseg_ray.evaluation.image_list import list_images, output_names
 from ovseg_ray.evaluation.prediction_files import is_prediction
 from ovseg_ray.evaluation.predictor import Predictor
 from ovseg_ray.progress import ProgressBar
-from ovseg_ray.segmenter import Labels, find_model
+from ovseg_ray.run_directory import find_model
+from ovseg_ray.segmenter import Labels
 
 FEW = 16
 

@@ -21,7 +21,8 @@ from ovseg_ray.methods.base import Method
 from ovseg_ray.methods.export import describe_model, load_model, save_model
 from ovseg_ray.methods.stego import Stego
 from ovseg_ray.progress import ProgressBar
-from ovseg_ray.segmenter import Segmenter, find_model
+from ovseg_ray.run_directory import find_model
+from ovseg_ray.segmenter import Segmenter
 from ovseg_ray.training.validation import spread
 from ovseg_ray.tuning.fit import cache_scores, calibration, fit_temperature, thresholds
 from ovseg_ray.tuning.fit_clusters import SHARES, CachedCodes, cache_codes, try_clusters, try_crf, weights_around

@@ -35,6 +35,13 @@ def test_sources_without_images(folder: Path, source: str, words: str) -> None:
         list_images([str(folder / source)])
 
 
+def test_files_of_which_none_is_there(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"/gone.png: no such file; name image files"):
+        list_images([folder / "gone.png"])
+    with pytest.raises(UserError, match=r"/gone.png: no such file \(nor are the others there\); name"):
+        list_images([folder / "gone.png", folder / "gone.jpg"])
+
+
 def test_no_source() -> None:
     with pytest.raises(UserError, match="no images given"):
         list_images([])
