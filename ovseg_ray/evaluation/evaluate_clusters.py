@@ -79,7 +79,7 @@ def evaluate_clusters(
     result["protocol"]["rules"] = {
         **RULES,
         "squares": squares.model_dump(mode="json"),
-        "crf": crf and _crf_of(model).model_dump(mode="json"),
+        "crf": crf and crf_rule(model),
     }
     return _rehashed(result)
 
@@ -133,6 +133,12 @@ def evaluation_squares(model: Path) -> SquareConfig:
 
 def _crf_of(model: Path) -> CrfConfig:
     return CrfConfig.model_validate(describe_model(model).config.get("crf") or {})
+
+
+def crf_rule(model: Path) -> dict[str, Any]:
+    """What a protocol says of the CRF; results that saw the original's picture are not compared with others."""
+    rule = _crf_of(model).model_dump(mode="json")
+    return {**rule, "picture": "cut down to whole levels"} if describe_model(model).config.get("reference") else rule
 
 
 def _space(name: str, dataset: DataSet, score: ClusterScore) -> LabelSpace:

@@ -33,6 +33,8 @@ class ClusterModel(Protocol):
 
     def preprocess(self, image: np.ndarray) -> Tensor: ...
 
+    def crf_picture(self, picture: np.ndarray) -> np.ndarray: ...
+
     def encode(self, images: Tensor) -> Encoding: ...
 
     def cluster_scores(self, encoding: Encoding, size: tuple[int, int]) -> Tensor: ...
@@ -114,7 +116,7 @@ def count_clusters(
             if counts.linear is not None:
                 scored.append((model.linear_scores(encoding, size), counts.linear))
             labelled = None if text is None else model.segment(encoding, text.to(device), size).label_map.cpu().numpy()
-        kernels = [DenseCrf(picture, crf) for picture in pictures] if crf is not None else []
+        kernels = [DenseCrf(model.crf_picture(picture), crf) for picture in pictures] if crf is not None else []
         truths = [_truth(sample, target) for sample, target in zip(samples, targets, strict=True)]
         for scores, counter in scored:
             found = scores.argmax(1).cpu().numpy()

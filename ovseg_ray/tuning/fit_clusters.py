@@ -201,7 +201,7 @@ def try_crf(
         with torch.inference_mode():
             moved = Encoding({"codes": encoding.tensors["codes"].to(device)}, encoding.size)
             shares = method.cluster_scores(moved, (truth.shape[0], truth.shape[1]))[0].exp().cpu().numpy()
-        crf = DenseCrf(picture, config)
+        crf = DenseCrf(method.crf_picture(picture), config)
         for pair, counter in zip(weights, counts, strict=True):
             counter.update(crf.weighted(*pair).marginals(shares).argmax(0), truth)
         progress(done)

@@ -13,17 +13,17 @@ from masked_folder import masked_folder
 
 import ovseg_ray
 from ovseg_ray.data.dataset import DataSet
-from ovseg_ray.data.squares import SquareConfig
+from ovseg_ray.data.squares import SquareConfig, square
 from ovseg_ray.errors import UserError
-from ovseg_ray.evaluation import naming
+from ovseg_ray.evaluation import naming, unsupervised
 from ovseg_ray.evaluation.evaluate import evaluate
-from ovseg_ray.evaluation.evaluate_clusters import evaluation_squares
+from ovseg_ray.evaluation.evaluate_clusters import crf_rule, evaluation_squares
 from ovseg_ray.evaluation.naming import name_run
 from ovseg_ray.evaluation.table import summary
 from ovseg_ray.evaluation.unsupervised import ClusterModel, UnsupervisedCounts, count_clusters
 from ovseg_ray.methods.export import load_model, save_model
 from ovseg_ray.methods.stego import Stego, StegoConfig
-from ovseg_ray.methods.stego.crf import CrfConfig
+from ovseg_ray.methods.stego.crf import CrfConfig, DenseCrf, image_of
 from ovseg_ray.methods.stego.naming import regions
 from ovseg_ray.vocabulary.table_encoder import TableTextEncoder
 
@@ -91,6 +91,36 @@ def test_parts_add_up(model: Path, dataset: DataSet) -> None:
 def test_the_crf_follows_edges(model: Path, dataset: DataSet) -> None:
     plain, refined = (counted(model, dataset, range(4), crf).clusters.matched() for crf in (None, CrfConfig()))
     assert refined.accuracy > plain.accuracy
+
+
+def test_the_crf_sees_the_original_s_picture_with_reference_alone(
+    model: Path, dataset: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    class Watched(DenseCrf):
+        def __init__(self, image: np.ndarray, config: CrfConfig | None = None) -> None:
+            seen.append(image)
+            super().__init__(image, config)
+
+    monkeypatch.setattr(unsupervised, "DenseCrf", Watched)
+    # `inference_size` is that of labels: the picture stays as large as the square that is scored
+    own = {"reference": True, "inference_size": 16}
+    original = Stego(StegoConfig.model_validate({**load_model(model).config.model_dump(), **own})).eval()
+    original.load_state_dict(load_model(model).state_dict())
+    save_model(original, tmp_path / "model", vocabularies=[], provenance={})
+    crf = CrfConfig(appearance_rgb=0.5, iterations=3)
+    plain, cut = (counted(path, dataset, range(2), crf) for path in (model, tmp_path / "model"))
+    squares = [square(dataset.decoded(row).image, 32, "nearest") for row in range(2)]
+    assert all(np.array_equal(found, picture) for found, picture in zip(seen[:2], squares, strict=True))
+    mean, std = torch.tensor(original.backbone.mean), torch.tensor(original.backbone.std)
+    for found, picture in zip(seen[2:], squares, strict=True):
+        inputs = (torch.from_numpy(picture).permute(2, 0, 1) / 255 - mean[:, None, None]) / std[:, None, None]
+        assert np.array_equal(found, image_of(inputs, mean, std, reference=True))
+        assert set(np.unique(picture.astype(int) - found)) == {0, 1}
+    assert not np.array_equal(plain.clusters.counts, cut.clusters.counts)
+    assert crf_rule(model) == CrfConfig().model_dump(mode="json")
+    assert crf_rule(tmp_path / "model") != crf_rule(model)  # nor are results of both compared
 
 
 def test_fewer_clusters_than_classes(model: Path, dataset: DataSet) -> None:

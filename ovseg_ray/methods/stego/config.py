@@ -55,7 +55,8 @@ class StegoConfig(Config):
     name_width: int | None = Field(None, ge=1, description="width of the text space in which clusters are named")
     name_temperature: float = Field(0.05, gt=0, description="label scores are cosines over this")
     reference: bool = Field(
-        False, description="the original's negatives, and NaN of the linear loss where nothing is labelled"
+        False,
+        description="the original's negatives, NaN of the linear loss where nothing is labelled, picture for the CRF",
     )
 
     @model_validator(mode="before")

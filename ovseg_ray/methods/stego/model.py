@@ -17,6 +17,7 @@ from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segm
 from ovseg_ray.methods.gather import gather_counts, gather_rows, spread
 from ovseg_ray.methods.stego.config import StegoConfig
 from ovseg_ray.methods.stego.correspondence import Draws, Pool, correspondence
+from ovseg_ray.methods.stego.crf import image_of
 from ovseg_ray.methods.stego.head import ChannelMasks, Head
 from ovseg_ray.methods.stego.labels import label_weights, segment_shares, upsampled
 from ovseg_ray.methods.stego.negatives import draw_negatives
@@ -185,10 +186,21 @@ class Stego(Method):
     def preprocess(self, image: np.ndarray) -> Tensor:
         if self.config.inference_size is not None:
             image = resize_shorter(image, self.config.inference_size, self.config.squares.resampling)
+        return self._normalised(image)
+
+    def _normalised(self, image: np.ndarray) -> Tensor:
         mean, std = (np.asarray(v, np.float32) for v in (self.backbone.mean, self.backbone.std))
         return (
             torch.from_numpy(((image / np.float32(255) - mean) / std).astype(np.float32)).permute(2, 0, 1).contiguous()
         )
+
+    def crf_picture(self, picture: np.ndarray) -> np.ndarray:
+        """The (H, W, 3) uint8 picture that a CRF looks at: `picture` itself, or with `reference` what the original
+        makes of the network's input, some values 1 lower."""
+        if not self.config.reference:
+            return picture
+        mean, std = torch.tensor(self.backbone.mean), torch.tensor(self.backbone.std)
+        return image_of(self._normalised(picture), mean, std, reference=True)
 
     def encode(self, images: Tensor) -> Encoding:
         """ "codes": (B, D, h, w), averaged with those of the mirrored images where `flip` says so."""
