@@ -79,8 +79,24 @@ class RunDirectory:
             resume: continue the run that is there.
 
         Raises:
-            UserError: `path` holds something else, a different run, or a run and `resume` was not asked for;
-                or it cannot be written.
+            UserError: as `check`; or it cannot be written.
+        """
+        run = cls.check(path, config, resume=resume)
+        if run.config_file.is_file():
+            return run
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --out") from error
+        write_atomically(run.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        return run
+
+    @classmethod
+    def check(cls, path: Path, config: Mapping[str, Any], *, resume: bool) -> RunDirectory:
+        """Whether a run may be made or go on there; nothing is written. Arguments are those of `create`.
+
+        Raises:
+            UserError: `path` holds something else, a different run, or a run and `resume` was not asked for.
         """
         run = cls(path.absolute())
         if path.exists() and not path.is_dir():
@@ -93,14 +109,8 @@ class RunDirectory:
                 raise UserError(f"{path}: already holds a different run ({key} differs); {way}choose another --out")
             if not resume:
                 raise UserError(f"{path}: already holds this run; add --resume to continue it, or choose another --out")
-            return run
-        if path.is_dir() and not is_empty(path):
+        elif path.is_dir() and not is_empty(path):
             raise UserError(f"{path}: is not empty and holds no run; choose an empty or new directory for --out")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be made ({error.strerror}); choose another --out") from error
-        write_atomically(run.config_file, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         return run
 
     @classmethod

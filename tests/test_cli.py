@@ -271,6 +271,42 @@ def test_train_hands_everything_over(
     assert json.loads(capsys.readouterr().out)["run"] == f"{tmp_path}/run"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train lseg --data a --out run", "run: already holds this run; add --resume to continue it"),
+        ("train clip --data a --out run --resume", "run: already holds a different run (method differs)"),
+        ("train lseg --data b --out run --resume", "run: already holds a different run (data.sources differs)"),
+        (
+            "train lseg --data a --out run --resume --set training.epochs=7",
+            "run: already holds a different run (training.epochs differs)",
+        ),
+        ("train lseg --data a --out . --resume", ".: is not empty and holds no run"),
+    ],
+)
+def test_a_run_that_cannot_go_on_is_told_before_ray_starts(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovseg_ray.run_directory import RunDirectory
+    from ovseg_ray.training import resolve_config
+    from ovseg_ray.training.train import with_absolute_paths
+
+    monkeypatch.chdir(tmp_path)
+    config = with_absolute_paths(resolve_config("lseg", None, {"data": {"sources": [{"path": "a"}]}}))
+    RunDirectory.create(tmp_path / "run", config.model_dump(mode="json"), resume=False)
+    monkeypatch.setattr("ovseg_ray.cluster.connect", fails_with(AssertionError("Ray was started")))
+    assert main(words.split()) == 2
+    assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+def test_resuming_nothing_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from ovseg_ray.training import check, resolve_config
+
+    check(resolve_config("lseg", None, {}), tmp_path / "run", resume=True)
+    assert capsys.readouterr().err == f"{tmp_path}/run: there is no run to resume; a new one begins\n"
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_sets_must_be_as_many_as_the_file_has(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("data: {sources: [{path: elsewhere}]}\n")

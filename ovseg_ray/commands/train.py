@@ -58,12 +58,13 @@ def train(
     loading()
     from ovseg_ray.cluster import connect
     from ovseg_ray.evaluation.report import ReportInput, write_report
-    from ovseg_ray.training import resolve_config
+    from ovseg_ray.training import check, resolve_config
     from ovseg_ray.training import train as run_training
     from ovseg_ray.training.config import overrides_of
 
     count = read_workers(workers)
     resolved = resolve_config(method, config, overrides_of(settings or [], data or [], config))
+    check(resolved, out, resume=resume)  # before Ray takes its time to start
     with connect(address, debug=debug):
         run = run_training(resolved, out, workers=count, resume=resume)
     report = run.path / "report.html"

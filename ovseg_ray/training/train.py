@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ovseg_ray.cluster import WorkerResources, worker_resources
@@ -31,6 +27,22 @@ from ovseg_ray.training.watch import watch
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 RESIZE_INTERVAL_S = 15.0  # between looks for room for more workers; each resize costs a start of all of them
 COLLECTIVE_TIMEOUT_S = 300  # a dead peer must not look like a hang of half an hour
+
+
+def check(config: RunConfig, out: Path, *, resume: bool = False) -> None:
+    """Say what `train` would say of the run directory, without Ray, which takes its time to start.
+
+    Args:
+        config: resolved.
+        out: run directory.
+        resume: whether the run that is there is to go on; if there is none, that is told on stderr.
+
+    Raises:
+        UserError: it holds something else, another run, or this one and `resume` was not asked for.
+    """
+    run = RunDirectory.check(out, with_absolute_paths(config).model_dump(mode="json"), resume=resume)
+    if resume and not run.config_file.is_file():
+        _say(f"{out}: there is no run to resume; a new one begins")
 
 
 def train(
@@ -104,13 +116,14 @@ def _check_plans(config: RunConfig, samples: int, workers: range) -> Plan:
 
 def _fit(session: Session, workers: tuple[int, int], gpus: float) -> Path:
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
+    from ovseg_ray.training.interrupts import Trainer, own_interrupts
     from ovseg_ray.training.validation import Validation
     from ovseg_ray.training.worker import AbortOnUserError, train_worker
 
     training = session.config.training
-    trainer = TorchTrainer(
+    trainer = Trainer(
         train_worker,
         train_loop_config={"session": session},
         scaling_config=ray.train.ScalingConfig(
@@ -133,7 +146,7 @@ def _fit(session: Session, workers: tuple[int, int], gpus: float) -> Path:
         ),
     )
     try:
-        with _own_interrupts():
+        with own_interrupts():
             result = trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise explain_failure(error) from error
@@ -148,17 +161,6 @@ def _fit(session: Session, workers: tuple[int, int], gpus: float) -> Path:
         ) from error
     assert result.checkpoint is not None  # every training ends with one
     return Path(result.checkpoint.path)
-
-
-@contextmanager
-def _own_interrupts() -> Iterator[None]:
-    """Ray Train takes Ctrl-C over and never gives it back."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
 
 
 def explain_failure(error: BaseException) -> Exception:

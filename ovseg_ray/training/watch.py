@@ -53,12 +53,13 @@ class _View:
         self._bar, self._metrics = bar, metrics
         earlier, self._position = read_metrics(metrics)
         self._step = max((record["step"] for record in earlier if "loss" in record), default=0)
-        self._notes: dict[str, str] = {}
+        self._notes = {"workers": "start and load"}  # half a minute, before there is a step to show
         self._started = False
 
     def refresh(self) -> None:
         records, self._position = read_metrics(self._metrics, self._position)
         for record in records:
+            self._notes.pop("workers", None)
             if "loss" in record:
                 self._step = record["step"]
                 self._notes["loss"] = f"{record['loss']:.4g}"

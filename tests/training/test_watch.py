@@ -35,7 +35,8 @@ def test_it_shows_what_the_file_says(tmp_path: Path, capsys: pytest.CaptureFixtu
         time.sleep(0.1)
         append_metrics(path, line(40, 0.125))
     lines = capsys.readouterr().err.splitlines()
-    assert "train x: 0/40 steps, ETA ?" in lines[0]
+    assert lines[0] == "train x: 0/40 steps, ETA ?  workers start and load"
+    assert "workers" not in lines[-2]
     assert any("10/40" in text and "loss 0.5  images/s 3.0" in text for text in lines)
     assert "validation at step 20 failed: v.png: damaged" in lines
     assert lines[-2].startswith("train x: 40/40 steps, ETA 0:00  loss 0.125  images/s 3.0  mIoU 0.75")
