@@ -41,11 +41,13 @@ def build(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Parquet file to write: image_id, neighbour_ids, scores.")],
     k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours of each image.")] = 7,
     index: Annotated[
-        Literal["flat", "ivf", "hnsw", "ivfpq"],
+        Literal["flat", "ivf", "hnsw", "ivfpq"] | None,
         typer.Option(
-            metavar="KIND", help="flat is exact; ivf, hnsw and ivfpq are approximate: flat, ivf, hnsw, ivfpq."
+            metavar="KIND",
+            help="flat is exact; ivf, hnsw and ivfpq are approximate. Default: flat if that does not take long, else "
+            "ivf or ivfpq, whichever fits --memory.",
         ),
-    ] = "flat",
+    ] = None,
     recall: Recall = 0.99,
     effort: Annotated[
         int | None,
@@ -79,9 +81,11 @@ def build(
     removals = tuple(name for wanted, name in flags if wanted)
     limit = parse_bytes(memory)
     vectors = open_vectors(features)
-    config = IndexConfig(kind=index, recall_floor=recall, effort=effort)
+    config = IndexConfig(kind=index or "flat", recall_floor=recall, effort=effort)
     with connect(address, debug=debug):
-        built = build_table(vectors, out, k, index=config, removals=removals, shards=shards, memory=limit)
+        built = build_table(
+            vectors, out, k, index=config, choose=index is None, removals=removals, shards=shards, memory=limit
+        )
     emit(
         {
             "neighbours": str(out),
@@ -99,7 +103,8 @@ def serve(
     features: Features,
     index_path: Annotated[Path, typer.Argument(metavar="INDEX", help="Directory of the index; made if it is new.")],
     index: Annotated[
-        Literal["flat", "ivf", "hnsw", "ivfpq"], typer.Option(metavar="KIND", help="As of 'neighbours build'.")
+        Literal["flat", "ivf", "hnsw", "ivfpq"],
+        typer.Option(metavar="KIND", help="flat is exact; ivf, hnsw and ivfpq are approximate."),
     ] = "flat",
     recall: Recall = 0.99,
     shards: Shards = None,

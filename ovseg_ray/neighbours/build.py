@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from ovseg_ray.errors import UserError
 from ovseg_ray.feature_store.neighbour_table import TableInfo, table_part, write_table
 from ovseg_ray.feature_store.vectors import Vectors
-from ovseg_ray.neighbours.config import IndexConfig
+from ovseg_ray.neighbours.choice import choose_index
+from ovseg_ray.neighbours.config import IndexConfig, IndexKind
 from ovseg_ray.neighbours.exclusion import Exclusion, Removal
 from ovseg_ray.neighbours.memory import QUERY_ROWS, MemoryPlan, plan_memory
 from ovseg_ray.neighbours.service import NeighbourService, Quality, default_shards
 from ovseg_ray.neighbours.storage import Storage
-from ovseg_ray.neighbours.top_k import NOTHING, Found, nothing
+from ovseg_ray.neighbours.top_k import NOTHING, Found, has_faiss, nothing
 from ovseg_ray.progress import ProgressBar
 
 SPARE = 16  # candidates beyond k that the memory plan counts with
@@ -42,6 +44,7 @@ def build_table(
     k: int,
     *,
     index: IndexConfig | None = None,
+    choose: bool = False,
     removals: tuple[Removal, ...] = ("self",),
     shards: int | None = None,
     memory: int | None = None,
@@ -55,6 +58,7 @@ def build_table(
         out: parquet file to write, on storage that every node sees.
         k: neighbours of each; rows that keep fewer after `removals` get fewer.
         index: how to search; default: exactly.
+        choose: let `choose_index` say the kind, by size and memory, in place of that of `index`; it is told on stderr.
         removals: what is no neighbour of a vector: itself, other crops of its image, exact copies.
         shards: processes that search; default: one a GPU, else one for every two CPUs, fewer for few vectors.
         memory: bytes that all processes together may take.
@@ -69,6 +73,8 @@ def build_table(
         raise UserError(f"--k {k}: {vectors.path} has {others} others for each vector; give 1 to {max(others, 1)}")
     if out.is_dir():
         raise UserError(f"{out}: is a folder; give a file for the table, such as {out / 'neighbours.parquet'}")
+    if choose:
+        index = index.model_copy(update={"kind": _chosen(vectors, k, index, shards, memory)})
     plan = _plan(vectors, k, index, shards, memory)
     print(f"neighbours: {plan.describe()}", file=sys.stderr, flush=True)
     work = out.with_name(f".{out.name}.work")
@@ -85,6 +91,21 @@ def build_table(
             return Built(manifest.rows, info, service.quality, plan)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _chosen(vectors: Vectors, k: int, index: IndexConfig, shards: int | None, memory: int | None) -> IndexKind:
+    def fits(kind: IndexKind) -> bool:
+        try:
+            _plan(vectors, k, index.model_copy(update={"kind": kind}), shards, memory)
+        except UserError:
+            return False
+        return True
+
+    wanted = min(shards or default_shards(vectors.rows), vectors.rows)
+    gpu = ray.cluster_resources().get("GPU", 0) >= wanted  # as the service gives them out
+    kind, reason = choose_index(vectors.rows, vectors.dim, wanted, gpu=gpu, faiss=has_faiss(), fits=fits)
+    print(f"neighbours: index {kind}: {reason}", file=sys.stderr, flush=True)
+    return kind
 
 
 def _plan(vectors: Vectors, k: int, index: IndexConfig, shards: int | None, memory: int | None) -> MemoryPlan:

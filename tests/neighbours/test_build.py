@@ -17,7 +17,7 @@ from search_tools import brute_force, clustered, same, storage_of, unit
 from ovseg_ray.errors import UserError
 from ovseg_ray.feature_store.neighbour_table import NeighbourTable
 from ovseg_ray.feature_store.vectors import open_vectors
-from ovseg_ray.neighbours import IndexConfig, NeighbourService, build_table
+from ovseg_ray.neighbours import IndexConfig, NeighbourService, build_table, choice
 from ovseg_ray.neighbours.build import SPARE
 from ovseg_ray.neighbours.memory import QUERY_ROWS
 from ovseg_ray.neighbours.standing import start_service
@@ -60,6 +60,28 @@ def test_table_of_a_bare_array(tmp_path: Path, kind: Any, capfd: pytest.CaptureF
     assert (np.diff(scores, axis=1) <= 0).all()
     assert "2 shards: about 0.6" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.parquet", "v.npy"]
+
+
+@pytest.mark.parametrize(
+    ("work", "memory", "kind"),
+    [(1e12, 10**9, "flat"), (0, 10**9, "ivf"), (0, 440_400_000, "ivfpq"), (0, 437_000_000, "flat")],
+)
+def test_the_index_is_chosen_where_nobody_says(
+    work: float,
+    memory: int,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(choice, "EXACT_WORK", work)
+    np.save(tmp_path / "v.npy", clustered(12000, dim=64))
+    source, floor = open_vectors(tmp_path / "v.npy"), IndexConfig(recall_floor=0.5)
+    built = build_table(source, tmp_path / "t.parquet", 2, index=floor, choose=True, shards=1, memory=memory)
+    assert built.info.index == kind
+    assert built.info.recall >= 0.5
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if ": index " in line]
+    assert line.startswith(f"neighbours: index {kind}: ")
 
 
 def test_self_crops_and_copies_are_removed_on_request(tmp_path: Path) -> None:
