@@ -173,7 +173,7 @@ def accelerators() -> Iterator[Finding]:
 
 def ray_starts(address: str | None, *, debug: bool = False) -> Iterator[Finding]:
     """Start Ray or join a cluster, run a task, leave again."""
-    authentication = _auth()  # before Ray sets the variables in this process itself
+    authentication = _auth()  # before `connect` or Ray set the variables in this process themselves
     started = time.monotonic()
     with connect(address, debug=debug):
         import ray

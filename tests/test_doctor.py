@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ovseg_ray import doctor
+from ovseg_ray.cli import main
 from ovseg_ray.doctor import Finding, as_json, as_table, healthy
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
@@ -98,6 +99,22 @@ def test_the_token_trap_is_named(
     finding = doctor._auth()
     assert finding.status == status
     assert (finding.cure == "export RAY_AUTH_MODE=token") == (status == "note")
+
+
+def test_a_shell_that_lacks_the_mode_is_told_so_even_where_the_token_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # so that it is put back after what `connect` sets
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text("x")
+    for part in ("packages", "machine", "accelerators", "optional_parts", "weights"):
+        monkeypatch.setattr(doctor, part, lambda: [])
+    monkeypatch.setattr(doctor, "ray_starts", lambda address, debug: [doctor._auth()])
+    assert main(["doctor", "--address", "127.0.0.1:1", "--json"]) == 0
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["status"], finding["cure"]) == ("note", "export RAY_AUTH_MODE=token")
 
 
 @pytest.mark.ray

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug
+from ovseg_ray.commands.options import Debug, UntouchedAddress
 
 EXAMPLES = ("ovseg-ray doctor", "ovseg-ray doctor --json")
 
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    address: Address = None,
+    address: UntouchedAddress = None,
     debug: Debug = False,
 ) -> None:
     """Say what is installed, which accelerators there are, whether Ray starts, and how to get what is missing.

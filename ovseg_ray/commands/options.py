@@ -24,15 +24,14 @@ def _joined(address: str | None) -> str | None:
     return address
 
 
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        callback=_joined,
-        help="Ray cluster to run on: auto, host:6379 or ray://host:10001. Default: the cluster whose job this is, "
-        "else Ray is started on this machine.",
-    ),
-]
+_ADDRESS: dict[str, Any] = {
+    "metavar": "ADDRESS",
+    "help": "Ray cluster to run on: auto, host:6379 or ray://host:10001. Default: the cluster whose job this is, "
+    "else Ray is started on this machine.",
+}
+Address = Annotated[str | None, typer.Option(callback=_joined, **_ADDRESS)]
+# for what looks at the environment as the shell left it, and imports Ray no earlier than it connects
+UntouchedAddress = Annotated[str | None, typer.Option(**_ADDRESS)]
 PrecisionOption = Annotated[
     Precision,
     typer.Option("--precision", metavar="NAME", help="Of the image network: fp32, bf16 or fp16. Scores stay fp32."),
