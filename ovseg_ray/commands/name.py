@@ -11,7 +11,7 @@ from ovseg_ray.commands.options import DataPath, Debug, RunPath, emit, loading
 
 EXAMPLES = (
     "ovseg-ray demo --out demo --all",
-    "ovseg-ray name demo/stego demo/stego-named --clip run:demo/clip --data demo/world",
+    "ovseg-ray name demo/stego/clusters demo/stego-named --clip run:demo/clip --data demo/world",
     "ovseg-ray evaluate demo/stego-named --data demo/world --out demo/stego-named.json",
 )
 
@@ -32,7 +32,8 @@ def name(
 ) -> None:
     """Name the clusters of a stego run, so that it answers any labels as the other methods do.
 
-    Each cluster takes what a CLIP model sees in its regions. No labels are read.
+    Each cluster takes what a CLIP model sees in its regions. No labels are read. The first of the examples makes what
+    the others work on.
     """
     loading()
     from ovseg_ray.data import open_dataset

@@ -32,7 +32,10 @@ def train(
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PATH", help="Data set; again for more of them. Replaces the paths of data.sources in --config."
+            metavar="PATH",
+            help="Data set: a COCO-style directory, images + index PNGs with classes.json, PASCAL VOC, FSS-1000, or "
+            "for stego a feature store ('ovseg-ray embed'); again for more of them. Replaces the paths of data.sources "
+            "in --config.",
         ),
     ] = None,
     config: ConfigFile = None,
