@@ -17,32 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-import ray  # noqa: F401  (brings psutil along)
 from embed_throughput import make_images
-from neighbours_memory import SERVICES
-
-
-def memory_of(pid: int) -> tuple[int, int]:
-    """Proportional bytes of a process and its children: those of the work, those of Ray's services."""
-    import psutil
-
-    work = services = 0
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return 0, 0
-    for process in processes:
-        try:
-            # the raylet holds the object store, which is work
-            line, taken = " ".join(process.cmdline()), process.memory_full_info()
-        except (psutil.Error, OSError):
-            continue
-        if any(name in line for name in SERVICES):
-            shared = max(taken.pss - taken.uss, 0) if "raylet/raylet" in line else 0
-            work, services = work + shared, services + taken.pss - shared
-        else:
-            work += taken.pss
-    return work, services
+from process_memory import memory_of, proportional
 
 
 def main() -> None:
@@ -71,7 +47,7 @@ def main() -> None:
             subprocess.Popen([sys.executable, "-c", code, *map(str, words)], stdout=said, stderr=said) as process,
         ):
             while process.poll() is None:
-                now = memory_of(process.pid)
+                now = memory_of(process.pid, proportional)
                 peak = (max(peak[0], now[0]), max(peak[1], now[1]))
                 time.sleep(0.5)
         if process.returncode:

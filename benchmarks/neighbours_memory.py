@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray  # noqa: F401  (brings psutil along)
+from process_memory import memory_of, unshared
 
-SERVICES = ("raylet", "gcs_server", "dashboard", "log_monitor", "monitor.py", "runtime_env", "Agent", "ray::IDLE")
 CHUNK = 10_000
 
 
@@ -35,27 +34,6 @@ def make_vectors(path: Path, rows: int, dim: int) -> None:
         noise = rng.normal(size=(count, dim)).astype(np.float32)
         out[start : start + count] = centres[rng.integers(len(centres), size=count)] + 0.7 * noise
     out.flush()
-
-
-def memory_of(pid: int) -> tuple[int, int]:
-    """Unshared resident bytes of a process and its children: those of the work, those of Ray's services."""
-    import psutil
-
-    work = services = 0
-    try:
-        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.Error:
-        return 0, 0
-    for process in processes:
-        try:
-            info, line = process.memory_info(), " ".join(process.cmdline())
-        except psutil.Error:
-            continue
-        if any(name in line for name in SERVICES):
-            services += info.rss - info.shared
-        else:
-            work += info.rss - info.shared
-    return work, services
 
 
 def main() -> None:
@@ -83,7 +61,7 @@ def main() -> None:
         subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=said, text=True) as process,
     ):
         while process.poll() is None:
-            now = memory_of(process.pid)
+            now = memory_of(process.pid, unshared)
             peak = (max(peak[0], now[0]), max(peak[1], now[1]))
             if not told and quality.is_file():
                 told = json.loads(quality.read_text())
