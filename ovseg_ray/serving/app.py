@@ -76,12 +76,16 @@ def create_app(engine: Engine, *, returns_request_id: bool = True) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Tell the hub now and then what is served, and this replica's metrics: `/metrics` of any shows those of all."""
+    """Now and then: what has expired is forgotten, and the hub is told what is served, and this replica's metrics.
+
+    `/metrics` of any replica so shows those of all.
+    """
     engine: Engine = app.state.engine
 
     async def report() -> None:
         while True:
             await asyncio.sleep(METRICS_INTERVAL_S)
+            engine.tidy()
             with contextlib.suppress(Exception):  # the hub may be on its way back
                 if engine.ready:
                     engine.tell_hub()

@@ -144,6 +144,10 @@ class Engine:
         del kept, model
         gc.collect()
 
+    def tidy(self) -> None:
+        """Forget copies of uploads that have expired."""
+        self._uploads.tidy()
+
     def tell_hub(self) -> None:
         """What this replica serves; now and then, for a hub that died knows nothing."""
         self.hub.put_config(self.config.model_dump(mode="json"))

@@ -133,6 +133,10 @@ class Hub:
         """Forget an upload; whether there was one."""
         return self._uploads.delete(key)
 
+    def tidy(self) -> None:
+        """Forget uploads that have expired, whether anybody asks for one or not."""
+        self._uploads.tidy()
+
     # ---- metrics
     def exchange_metrics(self, replica: str, families: Any) -> dict[str, Any]:
         """Leave a replica's metrics and take those of all that left theirs of late."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from ovseg_ray.serving.encoded import Encoded
 from ovseg_ray.serving.hub import Hub, Upload
 
 NAMESPACE = "ovseg-ray-serving"
+TIDY_PERIOD_S = 5.0
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=3)
@@ -22,6 +25,9 @@ class HubActor:
     def __init__(self) -> None:
         images = ImageStoreConfig()  # until the first replica says what is served
         self._hub = Hub(images.bytes, images.ttl_s)
+        # it outlives replicas and the application: what has expired goes although nobody calls
+        own = ray.get_runtime_context().current_actor
+        threading.Thread(target=_tidy_always, args=(own,), daemon=True).start()
 
     def call(self, method: str, *arguments: Any) -> Any:
         return getattr(self._hub, method)(*arguments)
@@ -32,6 +38,13 @@ class HubActor:
 
     def add_encoding(self, key: str, model: str, arrays: Any, bytes: int) -> None:
         self._hub.add_encoding(key, model, ray.put(arrays), bytes)
+
+
+def _tidy_always(actor: Any) -> None:
+    # by a call, for the hub itself is not safe to share with this thread
+    while True:
+        time.sleep(TIDY_PERIOD_S)
+        actor.call.remote("tidy")
 
 
 class RemoteHub:

@@ -49,12 +49,12 @@ class ExpiringStore(Generic[V]):
             return False
         self._entries[key] = _Entry(value, size, self._clock())
         self.bytes += size
-        self._tidy()
+        self.tidy()
         return True
 
     def get(self, key: str) -> V | None:
         """A value, if it is still there; its time starts anew where uses renew."""
-        self._tidy()
+        self.tidy()
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -71,7 +71,8 @@ class ExpiringStore(Generic[V]):
         self.bytes -= entry.bytes
         return True
 
-    def _tidy(self) -> None:
+    def tidy(self) -> None:
+        """Forget what has expired. Every use does so; this is for times when nobody asks."""
         oldest = self._clock() - self.ttl_s
         # what gives a value its time moves it to the end, so the first expire first
         while self._entries and (self.bytes > self.max_bytes or next(iter(self._entries.values())).used <= oldest):

@@ -20,7 +20,7 @@ import pytest
 from serving_tools import encoded, make_run, picture
 
 from ovseg_ray.commands.serve import serve as serve_command
-from ovseg_ray.serving.config import ScalingConfig, ServingConfig
+from ovseg_ray.serving.config import ImageStoreConfig, ScalingConfig, ServingConfig
 from ovseg_ray.serving.local import serve_here
 
 pytestmark = pytest.mark.ray
@@ -241,3 +241,21 @@ def test_a_replica_that_starts_after_a_mistake_serves_what_was_accepted_last(
             answers.append(answer.json())
         time.sleep(0.2)
     assert answers == [known] * 8
+
+
+def test_an_upload_that_expired_leaves_the_hub_though_nobody_asks(http: httpx.Client, start: Any, run: Path) -> None:
+    import ray
+
+    from ovseg_ray.serving.hub_actor import NAMESPACE
+
+    def kept() -> int:
+        hub: Any = ray.get_actor("test", namespace=NAMESPACE)
+        return len(ray.get(hub.call.remote("__getattribute__", "_uploads")))
+
+    start(serving(run).model_copy(update={"images": ImageStoreConfig(ttl_s=2)}))
+    assert http.post("/v1/images", content=DATA).status_code == 201
+    assert kept() == 1
+    deadline = time.monotonic() + 30
+    while kept() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert kept() == 0

@@ -84,3 +84,13 @@ def test_other_bounds_hold_for_what_is_kept_already() -> None:
     assert store.get("d") == "d"
     clock.now += 1
     assert [key for key in "bcd" if store.get(key)] == ["d"]
+
+
+def test_what_expired_goes_though_nobody_asks() -> None:
+    clock = Clock()
+    hub = Hub(100, 10, clock)
+    assert hub.put_image(b"1234", (2, 2), "a@1", "encoding", 40)
+    clock.now = 11
+    assert hub._uploads.bytes == 44
+    hub.tidy()
+    assert hub._uploads.bytes == 0
