@@ -17,6 +17,7 @@ import ray
 import ray.data
 
 from ovseg_ray.data.dataset import DataSet
+from ovseg_ray.data.readers.files import first_repeated
 from ovseg_ray.data.square_blocks import SquareDecoder, bytes_of, mask_of
 from ovseg_ray.embedding.config import EmbedConfig
 from ovseg_ray.embedding.embedder import Embedder
@@ -61,7 +62,7 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
         workers: actors with the backbone; default: one a GPU, else one for every two CPUs.
 
     Raises:
-        UserError: no images, none that can be read, weights that do not fit, or another store in `out`.
+        UserError: no images, two of one id, none that can be read, weights that do not fit, another store in `out`.
     """
     out = Path(out).absolute()
     job = check(dataset, out, config)
@@ -89,10 +90,15 @@ def check(dataset: DataSet, out: Path, config: EmbedConfig) -> dict[str, Any]:
     """What `embed` would do, if nothing stands against it that can be told without Ray.
 
     Raises:
-        UserError: no images, no such weights, or another store in `out`.
+        UserError: no images, two of one id, no such weights, or another store in `out`.
     """
     if len(dataset) == 0:
         raise UserError(f"{dataset.path} (split {dataset.split}): holds no images; give another data set or split")
+    repeated = first_repeated(dataset.index.column("image_id").to_pylist())
+    if repeated is not None:
+        raise UserError(
+            f"{dataset.path} (split {dataset.split}): image id '{repeated}' stands twice; give every image its own id"
+        )
     job = job_of(dataset, config)
     check_store(out, job)
     return job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -124,8 +125,30 @@ def test_five_crops_as_bytes_with_masks(tmp_path: Path) -> None:
 def test_a_folder_without_one_readable_image(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.png").write_text("nothing")
-    with pytest.raises(UserError, match="none of its 1 images can be read"):
-        embed(open_dataset(tmp_path / "in"), tmp_path / "out", CONFIG)
+    for _ in range(2):  # told again, not taken for done
+        with pytest.raises(
+            UserError, match=r"none of its 1 images can be read \(.*a\.png: not an image.*mend them"
+        ) as told:
+            embed(open_dataset(tmp_path / "in"), tmp_path / "out", CONFIG)
+        assert "\n" not in str(told.value)
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "in/a.png")
+    assert embed(open_dataset(tmp_path / "in"), tmp_path / "out", CONFIG).info.rows == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([], "holds no images; give another data set or split"), ([3, 4, 3], "image id '003' stands twice; give every")],
+)
+def test_no_images_and_two_of_one_name_are_told_before_anything_is_written(
+    rows: list[int], message: str, folder: Path, tmp_path: Path
+) -> None:
+    whole = open_dataset(folder)
+    dataset = dataclasses.replace(whole, index=whole.index.take(rows) if rows else whole.index.slice(0, 0))
+    with pytest.raises(UserError, match=message) as told:
+        embed(dataset, tmp_path / "out", CONFIG)
+    assert str(told.value).startswith(str(folder))
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_stay_small() -> None:
@@ -325,13 +348,21 @@ def test_what_can_be_told_without_ray_is_told_before_it_starts(
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("ovseg_ray.cluster.connect", connect)
-    other = tmp_path / "other"
-    other.mkdir()
+    other, listed, empty, new = (tmp_path / name for name in ("other", "listed", "empty", "new"))
+    for place in (other, listed / "images/train", listed / "masks/train", empty):
+        place.mkdir(parents=True)
     (other / "notes.txt").write_text("mine")
-    for words, message in [
-        ([str(other)], "is there and no feature store"),
-        ([str(tmp_path / "new"), "--weights", str(tmp_path / "none.safetensors")], "no such weights file"),
+    (listed / "classes.json").write_text('{"classes": ["a"]}')
+    (listed / "train.txt").write_text("000\n000\n")
+    for kind in ("images", "masks"):
+        (listed / kind / "train/000.png").write_bytes((folder / "000.png").read_bytes())
+    for data, out, words, message in [
+        (folder, other, [], "is there and no feature store"),
+        (folder, new, ["--weights", str(tmp_path / "none.safetensors")], "no such weights file"),
+        (listed, new, [], f"{listed / 'train.txt'}: image 000.png is listed twice; remove one of the entries"),
+        (empty, new, [], "no data set found"),
     ]:
-        assert main(["embed", str(folder), *words]) == 2
-        assert message in capsys.readouterr().err
+        assert main(["embed", str(data), str(out), *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
     assert not (tmp_path / "new").exists()

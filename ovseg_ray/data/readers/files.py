@@ -109,7 +109,7 @@ def require_files(folder: Path, names: Iterable[str], named_by: Path, what: str 
 
 
 def image_ids(names: Sequence[str], source: Path) -> list[str]:
-    """An id for each image: its name without suffix, or with it where two would be the same.
+    """An id for each image, all different: its name without suffix, or with it where that is another's id or name.
 
     Raises:
         UserError: a name stands twice in `source`.
@@ -118,7 +118,7 @@ def image_ids(names: Sequence[str], source: Path) -> list[str]:
     if repeated is not None:
         raise UserError(f"{source}: image {repeated} is listed twice; remove one of the entries")
     stems = [PurePosixPath(name).with_suffix("").as_posix() for name in names]
-    count = Counter(stems)
+    count = Counter([*stems, *names])  # "a.jpg" is the stem of "a.jpg.png" and may be a picture beside it
     return [stem if count[stem] == 1 else name for stem, name in zip(stems, names, strict=True)]
 
 

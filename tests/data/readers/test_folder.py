@@ -22,6 +22,13 @@ def test_all_images_below_the_folder_and_nothing_hidden(photos: Path) -> None:
     assert dataset.decoded(3).captions == ()
 
 
+def test_a_name_that_is_another_s_stem_is_not_both_their_ids(photos: Path) -> None:
+    shutil.copy(photos / "a.png", photos / "a.jpg.png")
+    shutil.copy(photos / "b.png", photos / "b.png.jpg")
+    names = open_dataset(photos).index.column("image_id").to_pylist()
+    assert names == ["a.jpg", "a.jpg.png", "a.png", "b", "b.png.jpg", "trip/c"]
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_one_split_of_a_data_set_is_not_a_folder_of_photographs(write_coco: Callable[..., Path], masks: bool) -> None:
     root = write_coco(official=False)
