@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from ovseg_ray.errors import UserError
+from ovseg_ray.errors import UserError, did_you_mean
 from ovseg_ray.serving.api import Parameters, VocabularyBody, VocabularyEntry
 from ovseg_ray.serving.api import Vocabulary as StoredVocabulary
 from ovseg_ray.serving.config import LimitsConfig
@@ -107,7 +107,8 @@ def check_vocabulary(vocabulary: Vocabulary, limits: LimitsConfig) -> None:
 
 
 def _unknown(key: str) -> ProblemError:
-    return ProblemError("vocabulary_not_found", f'no vocabulary "{key}"; see /v1/vocabularies')
+    hint = did_you_mean(key, shipped_sets(), "see /v1/vocabularies")
+    return ProblemError("vocabulary_not_found", f'no vocabulary "{key}"; {hint}')
 
 
 def _refuse_shipped(key: str) -> None:

@@ -112,6 +112,7 @@ CASES: dict[str, Ask] = {
     "a million labels": asks(labels=map(str, range(10**6))),
     "101 labels": asks(labels=[f"word {i}" for i in range(101)]),
     "an unknown vocabulary": asks(labels=None, vocabulary="mine"),
+    "a misspelt vocabulary": asks(labels=None, vocabulary="cityscapes19"),
     "an unknown model": asks(model="lsge"),
     "an unknown version": asks(model="lseg@2"),
     "an upload that is a number": raw(b"", parameters='{"image_id": 5}'),
