@@ -3,9 +3,10 @@
     python benchmarks/serving_throughput.py RUN --picture FILE [--labels "sky, grass"]
     python benchmarks/serving_throughput.py --encoder vit_base_patch16_384 --side 480
 
-Servers: the endpoint with HAProxy, behind Ray Serve's own proxy, and without batching; FastAPI with uvicorn alone; and
-LitServe (`pip install litserve`), which is left out where it is not installed. The bare loop decodes nothing and makes
-no masks: it runs the network and the labels on a batch of the same picture, in this process, while the server idles.
+Servers: the endpoint with HAProxy, the same with a replica for every processor, behind Ray Serve's own proxy, and
+without batching; FastAPI with uvicorn alone; and LitServe (`pip install litserve`), which is left out where it is not
+installed. The bare loop decodes nothing and makes no masks: it runs the network and the labels on a batch of the same
+picture, in this process, while the server idles.
 `whole` is the same picture without a server, from JPEG to masks. Server and loop take turns, so that both see the same
 machine; what is told is the median of the turns. Alone, they take turns every half second: a machine changes its speed
 between turns of minutes. The client runs on the same processors and is part of the cost. An idle server takes some of
@@ -43,7 +44,7 @@ LABELS = 20
 BATCHES = (1, 2, 4, 8, 16)
 ALONE_AT_LEAST = 20
 BURST_S = 0.5
-SERVERS = ("haproxy", "proxy", "unbatched", "fastapi", "litserve")
+SERVERS = ("haproxy", "replicas", "proxy", "unbatched", "fastapi", "litserve")
 FASTAPI = """
 import asyncio, sys, uvicorn
 from fastapi import FastAPI, Request
@@ -198,6 +199,7 @@ def commands(directory: Path, model: Path) -> dict[str, Callable[[str], list[str
     serve = ["-m", "ovseg_ray.cli", "serve", str(model), "--port"]
     return {
         "haproxy": lambda port: [*serve, port, "--haproxy"],
+        "replicas": lambda port: [*serve, port, "--haproxy", "--min-replicas", str(os.cpu_count())],
         "proxy": lambda port: [*serve, port],
         "unbatched": lambda port: [*serve, port, "--haproxy", "--config", str(directory / "one.yaml")],
         "fastapi": lambda port: [str(directory / "run_fastapi.py"), str(model), port],
