@@ -19,7 +19,9 @@ class EmbedConfig(Config):
     vector_dropout: float = Field(
         0.0, ge=0, lt=1, description="share of channels zeroed before pooling; the original's table was made with 0.1"
     )
-    batch_size: int = Field(32, ge=1, description="squares that go through the backbone at once")
+    batch_size: int | None = Field(
+        None, ge=1, description="squares that go through the backbone at once; null: 32 on a GPU, 8 on a CPU"
+    )
     seed: int = Field(0, ge=0, description="of that dropout")
 
     @model_validator(mode="after")
