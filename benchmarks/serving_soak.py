@@ -37,17 +37,15 @@ class CountedTransport(sending.Transport):
 
     seen: ClassVar[collections.Counter[str]] = collections.Counter()
 
-    def _once(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
-    ) -> http.client.HTTPResponse:  # fmt: skip
+    def _once(self, *request: Any) -> tuple[http.client.HTTPResponse, bytes]:
         try:
-            response = super()._once(method, path, body, headers)
+            response, answer = super()._once(*request)
         except (OSError, http.client.HTTPException) as error:
             self.seen[type(error).__name__] += 1
             raise
         if response.status != 200:
             self.seen[f"status {response.status}"] += 1
-        return response
+        return response, answer
 
 
 class Askers:
