@@ -30,7 +30,9 @@ class ProgressBar:
     def __init__(self, description: str, total: int, unit: str = "steps") -> None:
         self._description, self._total, self._unit = description, max(total, 1), unit
         self._started = self._said = self._counted = time.monotonic()
-        self._first = 0
+        self._first = self._done = 0
+        self._told = self._started
+        self._left: float | None = None
         self._rich: Progress | None = None
         if sys.stderr.isatty():
             self._rich = Progress(
@@ -61,7 +63,8 @@ class ProgressBar:
 
     def start(self, done: int) -> None:
         """Count speed from here on: neither start-up nor resumed work belongs in the estimate."""
-        self._first, self._counted = done, time.monotonic()
+        self._first = self._done = done
+        self._counted, self._left = time.monotonic(), None
         self.update(done)
 
     def update(self, done: int, **notes: str) -> None:
@@ -71,10 +74,12 @@ class ProgressBar:
             self._rich.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
+        if done != self._done:  # else the estimate would grow until the next news
+            new, self._done, self._told = done - self._first, done, now
+            self._left = (self._total - done) * (now - self._counted) / new if new > 0 else None
         if now - self._said >= PLAIN_INTERVAL_S:
             self._said = now
-            new, elapsed = done - self._first, now - self._counted
-            left = clock((self._total - done) * elapsed / new) if new > 0 else "?"
+            left = clock(max(self._left - (now - self._told), 0)) if self._left is not None else "?"
             self._say(f"{done}/{self._total} {self._unit}, ETA {left}  {note}".rstrip())
 
     def _say(self, text: str) -> None:

@@ -66,7 +66,7 @@ class Segmenter:
 
     def __init__(self, method: Method) -> None:
         if not method.segments or method.text_encoder is None:
-            raise UserError(f"a '{method.name}' model does not segment; give a run of another method, such as lseg")
+            raise UserError(f"a '{method.name}' model does not segment; {method.way_to_segment}")
         self.method = method
         self.embeddings = LabelEmbeddings(method.text_encoder)
 

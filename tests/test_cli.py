@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from PIL import Image
 
 from ovseg_ray import cli
 from ovseg_ray.cli import main
@@ -257,6 +258,7 @@ def test_train_hands_everything_over(
         return RunDirectory(out)
 
     monkeypatch.setattr("ovseg_ray.training.train", train)
+    monkeypatch.setattr("ovseg_ray.training.check", lambda *_, **__: None)
     monkeypatch.setattr(
         "ovseg_ray.cluster.connect", lambda address, debug: given.update(address=address) or nullcontext()
     )
@@ -297,6 +299,45 @@ def test_a_run_that_cannot_go_on_is_told_before_ray_starts(
     monkeypatch.setattr("ovseg_ray.cluster.connect", fails_with(AssertionError("Ray was started")))
     assert main(words.split()) == 2
     assert capsys.readouterr().err.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train lseg --data nowhere --out run", "nowhere: no such directory"),
+        ("evaluate nowhere --data photos --out found.json", "nowhere: no such run"),
+    ],
+)
+def test_paths_are_looked_at_before_ray_starts(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    monkeypatch.setattr("ovseg_ray.cluster.connect", fails_with(AssertionError("Ray was started")))
+    assert main(words.split()) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train lseg --data photos --out run", "what was saved is kept; continue with the same command and --resume\n"),
+        ("embed photos features", "what was saved is kept; the same command goes on from there\n"),
+        ("demo --out demo", "what was saved is kept; the same command goes on from there\n"),
+    ],
+)
+def test_whoever_interrupts_hears_how_to_go_on(
+    words: str, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "images" / "train").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "images" / "train" / "a.png")
+    if words.startswith("train"):
+        monkeypatch.setattr("ovseg_ray.training.check", lambda *_, **__: None)
+    monkeypatch.setattr("ovseg_ray.cluster.connect", fails_with(KeyboardInterrupt()))
+    assert main(words.split()) == 130
+    assert capsys.readouterr().err.endswith(said + "interrupted\n")
 
 
 def test_resuming_nothing_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

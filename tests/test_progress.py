@@ -55,3 +55,18 @@ def test_a_failure_is_not_called_done(capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3725, "1:02:05")])
 def test_clock(seconds: float, text: str) -> None:
     assert progress.clock(seconds) == text
+
+
+def test_the_estimate_does_not_grow_while_there_is_no_news(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bar = ProgressBar("train", total=100)
+    for now in (20.0, 35.0, 50.0, 500.0):
+        clock[0] = now
+        bar.update(25)
+    assert capsys.readouterr().err.splitlines() == [
+        "train: 25/100 steps, ETA 1:00",
+        "train: 25/100 steps, ETA 0:45",
+        "train: 25/100 steps, ETA 0:30",
+        "train: 25/100 steps, ETA 0:00",
+    ]

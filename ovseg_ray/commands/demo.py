@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug
+from ovseg_ray.commands.options import Address, Debug, goes_on
 
 EXAMPLES = ("ovseg-ray demo --out demo",)
 
@@ -27,5 +27,5 @@ def demo(
     from ovseg_ray.cluster import connect
     from ovseg_ray.demo import run_demo
 
-    with connect(address, debug=debug):
+    with goes_on(), connect(address, debug=debug):
         run_demo(out, seed=seed, workers=workers, every=every)

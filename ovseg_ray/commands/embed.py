@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit, loading, say
+from ovseg_ray.commands.options import Address, Debug, emit, goes_on, loading, say
 
 EXAMPLES = (
     "ovseg-ray embed demo/world features --weights demo/clip/model/model.safetensors --size 64 --stride 8",
@@ -88,7 +88,7 @@ def embed(
     config = build(EmbedConfig, values, "embed")
     dataset = open_dataset(data, split)
     check(dataset, out.absolute(), config)  # before Ray takes its time to start
-    with connect(address, debug=debug):
+    with goes_on(), connect(address, debug=debug):
         store = run(dataset, out, config, workers=workers)
     info = store.info
     for _, problem in info.failed[:20]:

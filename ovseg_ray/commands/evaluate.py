@@ -77,10 +77,12 @@ def evaluate(
     from ovseg_ray.evaluation.evaluate import evaluate as score
     from ovseg_ray.evaluation.multi_scale import resolve_multi_scale
     from ovseg_ray.evaluation.table import summary
+    from ovseg_ray.run_directory import find_model
 
     fold = _fold(episodes, asked, controls, multi_scale)
     inference = resolve_multi_scale(multi_scale) if multi_scale is not None else None
     dataset = open_dataset(data, split or validation_split(data))
+    find_model(run)  # before Ray takes its time to start
     with connect(address, debug=debug):
         result = score(
             run,

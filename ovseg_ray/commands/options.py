@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,6 +78,16 @@ def loading(what: str = "libraries") -> None:
     """A word to whoever watches a terminal: PyTorch and Ray take seconds to be imported, and so does a model."""
     if sys.stderr.isatty():
         say(f"loading {what}")
+
+
+@contextmanager
+def goes_on(how: str = "the same command goes on from there") -> Iterator[None]:
+    """Tell whoever interrupts the block how to go on with what it had done."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"what was saved is kept; {how}")
+        raise
 
 
 def say(text: str) -> None:

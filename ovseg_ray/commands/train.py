@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ovseg_ray.commands.options import Address, Debug, emit, loading, read_workers
+from ovseg_ray.commands.options import Address, Debug, emit, goes_on, loading, read_workers
 from ovseg_ray.errors import UserError, did_you_mean
 
 EXAMPLES = (
     "ovseg-ray world data/world --scenes 1000",
     "ovseg-ray train clip --data data/world --out runs/clip --set training.epochs=4",
+    "ovseg-ray embed data/world data/features",
+    "ovseg-ray train stego --data data/features --out runs/stego --set training.steps=100",
 )
 CONFIG_EXAMPLES = ("ovseg-ray config lseg", "ovseg-ray config serve")
 SERVE = "serve"
@@ -68,7 +70,7 @@ def train(
     count = read_workers(workers)
     resolved = resolve_config(method, config, overrides_of(settings or [], data or [], config))
     check(resolved, out, resume=resume)  # before Ray takes its time to start
-    with connect(address, debug=debug):
+    with goes_on("continue with the same command and --resume"), connect(address, debug=debug):
         run = run_training(resolved, out, workers=count, resume=resume)
     report = run.path / "report.html"
     write_report(report, ReportInput(f"Training of {run.path.name}", runs={method: run.path}))

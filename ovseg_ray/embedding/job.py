@@ -77,6 +77,8 @@ def embed(dataset: DataSet, out: Path, config: EmbedConfig, *, workers: int | No
     parts = range(-(-len(dataset) // size))
     missing = [number for number in parts if not part_file(out, number).is_file()]
     done = len(dataset) - sum(min(size, len(dataset) - number * size) for number in missing)
+    if done:
+        print(f"embed: {done} of {len(dataset)} images were done before", file=sys.stderr, flush=True)
     with ProgressBar("embed", len(dataset), "images") as bar:
         bar.start(done)
         failed = 0

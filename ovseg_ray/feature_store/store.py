@@ -215,10 +215,16 @@ def check_store(path: Path, job: Mapping[str, Any]) -> None:
         known = json.loads(file.read_text())
         if known != wanted:
             key = next(key for key in [*wanted, *known] if known.get(key) != wanted.get(key))
-            raise UserError(f"{path}: holds a feature store of another job ({key} differs); choose another OUT")
+            what = "images or annotations were added, removed or renamed" if key == "data" else f"{key} differs"
+            raise UserError(f"{path}: holds a feature store of another job ({what}); choose another OUT")
         return
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path}: is there and no feature store; choose a new or empty directory")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a directory is a feature store, finished or not."""
+    return (path / JOB).is_file() and (path / PARTS).is_dir()
 
 
 def part_file(path: Path, number: int) -> Path:

@@ -85,6 +85,7 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[Config]]
     segments: bool = True  # whether it answers `segment`; CLIP's dual encoder does not, named clusters do
+    way_to_segment: ClassVar[str] = "give a run of another method, such as lseg"  # told where it does not
     config: Config
     label_sets: tuple[Vocabulary, ...] = ()  # trained on, with the templates asked; set by `prepare` and by loading
 
@@ -96,6 +97,16 @@ class Method(nn.Module, ABC):
         Raises:
             UserError: names the key and the way out.
         """
+
+    @classmethod
+    def from_data(cls, model: Mapping[str, Any], paths: Sequence[str]) -> Mapping[str, Any]:
+        """The configuration of a model, with what it takes from the data that it is trained on where nothing is said.
+
+        Args:
+            model: as given, not checked yet.
+            paths: of the data sets.
+        """
+        return model
 
     @classmethod
     @abstractmethod

@@ -18,6 +18,7 @@ from ovseg_ray.serving.config import ScalingConfig, ServingConfig
 from ovseg_ray.serving.models import identity
 
 LOOPBACK = "127.0.0.1"
+HAPROXY_PORTS = (8404, 9101)  # of its counters; Ray gives no way to choose them
 ONLY_HERE = (LOOPBACK, "::1", "localhost")
 REQUEST_GRACE_S = 5.0  # beyond the longest deadline: the engine's own answer comes first
 METRIC_INTERVAL_S = "1"
@@ -71,7 +72,9 @@ def serve_here(
         )
     settings = _checked(config)
     if address is None:
-        _knock(host, port)
+        _knock(host, port, f"--host {host} --port {port}", "choose another")
+        for own in HAPROXY_PORTS if haproxy else ():
+            _knock("0.0.0.0", own, f"--haproxy: its port {own}", "another 'serve --haproxy' may have it; leave it out")
     if not debug:
         # a filter: Serve sets the level of its logger anew
         logging.getLogger("ray.serve").addFilter(lambda record: record.levelno >= logging.ERROR)
@@ -156,14 +159,14 @@ def _checked(config: Callable[[], ServingConfig]) -> ServingConfig:
     return settings
 
 
-def _knock(host: str, port: int) -> None:
+def _knock(host: str, port: int, what: str, way: str) -> None:
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"--host {host} --port {port}: cannot be listened on ({reason}); choose another") from error
+        raise UserError(f"{what}: cannot be listened on ({reason}); {way}") from error
 
 
 def _stop() -> None:

@@ -47,11 +47,22 @@ def resolve_config(method: str, file: str | None, overrides: Mapping[str, Any]) 
             raise UserError(f"{path}: configures method '{given['method']}', not '{method}'; name that method")
         values = merge(values, given)
     values = merge(values, overrides)
-    model = build(cls.config_class, values.get("model") or {}, f"{source}: model" if file else "model")
+    given_model = values.get("model") or {}
+    if isinstance(given_model, Mapping):
+        given_model = cls.from_data(given_model, _paths(values))
+    model = build(cls.config_class, given_model, f"{source}: model" if file else "model")
     values["model"] = model.model_dump(mode="json")
     config = build(RunConfig, values, source)
     cls.check_training(config.training)
     return config
+
+
+def _paths(values: Mapping[str, Any]) -> list[str]:
+    """Of the data sets, as far as the configuration is what it should be; it is checked later."""
+    data = values.get("data")
+    sources = data.get("sources") if isinstance(data, Mapping) else None
+    listed = sources if isinstance(sources, list) else []
+    return [str(source["path"]) for source in listed if isinstance(source, Mapping) and "path" in source]
 
 
 def overrides_of(settings: Sequence[str], data: Sequence[Path], file: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ovseg_ray.cluster import WorkerResources, worker_resources
 from ovseg_ray.config import SourceConfig, build
-from ovseg_ray.data import list_splits, open_dataset
+from ovseg_ray.data import check_split, list_splits, open_dataset
 from ovseg_ray.errors import UserError
 from ovseg_ray.methods.base import Method
 from ovseg_ray.methods.export import save_model
@@ -30,7 +30,7 @@ COLLECTIVE_TIMEOUT_S = 300  # a dead peer must not look like a hang of half an h
 
 
 def check(config: RunConfig, out: Path, *, resume: bool = False) -> None:
-    """Say what `train` would say of the run directory, without Ray, which takes its time to start.
+    """Say what `train` would say of the run directory and of data sets, without Ray, which takes its time to start.
 
     Args:
         config: resolved.
@@ -38,11 +38,13 @@ def check(config: RunConfig, out: Path, *, resume: bool = False) -> None:
         resume: whether the run that is there is to go on; if there is none, that is told on stderr.
 
     Raises:
-        UserError: it holds something else, another run, or this one and `resume` was not asked for.
+        UserError: it holds something else, another run, or this one and `resume` was not asked for; or no such data.
     """
     run = RunDirectory.check(out, with_absolute_paths(config).model_dump(mode="json"), resume=resume)
     if resume and not run.config_file.is_file():
         _say(f"{out}: there is no run to resume; a new one begins")
+    for source in config.data.sources:
+        check_split(source.path, source.split)
 
 
 def train(
@@ -151,7 +153,6 @@ def _fit(session: Session, workers: tuple[int, int], gpus: float) -> Path:
     except ray.train.TrainingFailedError as error:
         raise explain_failure(error) from error
     except SystemExit as error:  # how Ray Train ends on Ctrl-C
-        _say(f"train {session.config.method}: interrupted; continue with the same command and --resume")
         raise KeyboardInterrupt from error
     except ray.exceptions.RayActorError as error:
         if "creation task" in str(error):  # the controller never came up

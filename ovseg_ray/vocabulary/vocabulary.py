@@ -78,8 +78,10 @@ class Vocabulary:
         """A vocabulary from "sky, grass, a red car"; "car|automobile" gives synonyms.
 
         Raises:
-            UserError: an empty or repeated label.
+            UserError: an empty or repeated label, or labels separated by something else.
         """
+        if ";" in text:
+            raise UserError(f"labels '{text}': separate labels by commas, not by ';'")
         labels = []
         for part in text.split(","):
             synonyms = tuple(piece.strip() for piece in part.split("|"))

@@ -24,6 +24,7 @@ from ovseg_ray.methods import get_method
 from ovseg_ray.methods.base import Batch, Encoding, Method
 from ovseg_ray.methods.stego import Stego, StegoConfig
 from ovseg_ray.methods.stego.transform import StegoTransform, open_store, open_table
+from ovseg_ray.segmenter import Segmenter
 from ovseg_ray.training import train
 from ovseg_ray.training.config import resolve_config
 
@@ -148,6 +149,23 @@ def test_a_store_of_a_bare_folder_has_no_linear_probe(tmp_path: Path) -> None:
         method.linear_scores(method.encode(torch.zeros(1, 3, 32, 32)), (32, 32))
 
 
+def test_the_store_that_is_trained_on_is_where_features_come_from(store: FeatureStore, tmp_path: Path) -> None:
+    def features(path: Path, **model: Any) -> str | None:
+        values = {"model": model, "data": {"sources": [{"path": str(path)}]}}
+        found: str | None = resolve_config("stego", None, values).model["features"]
+        return found
+
+    assert features(store.path) == str(store.path)
+    other = make_store(tmp_path / "other")
+    assert features(store.path, features=str(other.path)) == str(other.path), "what is said goes first"
+    assert features(tmp_path) is None, "no store"
+
+
+def test_clusters_without_names_say_how_to_name_them(config: StegoConfig) -> None:
+    with pytest.raises(UserError, match="give its clusters names first: 'ovseg-ray name "):
+        Segmenter(Stego(config))
+
+
 def test_neighbours_are_drawn_from_the_first_ranks(store: FeatureStore, config: StegoConfig, tmp_path: Path) -> None:
     kept = make_table(tmp_path / "self.parquet", store.info.features, ())
     dataset = open_dataset(store.path)
@@ -193,9 +211,10 @@ def test_a_stale_table_stops_training(config: StegoConfig, tmp_path: Path) -> No
 
 
 def test_without_a_store_the_way_out_is_named(store: FeatureStore, tmp_path: Path) -> None:
-    data = {"sources": [{"path": str(store.path)}]}
+    config = resolve_config("stego", None, {"data": {"sources": [{"path": str(store.path)}]}})
+    config = config.model_copy(update={"model": {**config.model, "features": None}})
     with pytest.raises(UserError, match="ovseg-ray embed"):  # and no worker is started for it
-        train(resolve_config("stego", None, {"data": data}), tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="no feature store"):
         resolve_config("stego", None, {"model": {"features": "/nowhere"}})

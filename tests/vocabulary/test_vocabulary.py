@@ -23,6 +23,7 @@ def test_parse_reads_synonyms() -> None:
         (" , ", 'no labels; give at least one, such as "sky, grass"'),
         ("sky,,grass", "is empty"),
         ("sky,sky", "twice"),
+        ("sky; grass", "separate labels by commas"),
         ("car|", "'car' has an empty synonym; remove it"),
         ("x" * 1001, "too long"),
     ],

@@ -11,7 +11,7 @@ import numpy as np
 
 from ovseg_ray.data.dataset import DataSet, plain_index
 from ovseg_ray.data.sample import DecodedSample
-from ovseg_ray.feature_store.store import JOB, FeatureStore
+from ovseg_ray.feature_store.store import FeatureStore, is_store
 from ovseg_ray.feature_store.vectors import PARTS
 
 SPLIT = "train"
@@ -38,7 +38,7 @@ class FeatureDataSet(DataSet):
 
 def recognises(root: Path) -> bool:
     """Whether the directory is a feature store, finished or not."""
-    return (root / JOB).is_file() and (root / PARTS).is_dir()
+    return is_store(root)
 
 
 def splits(root: Path) -> list[str]:

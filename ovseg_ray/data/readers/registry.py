@@ -53,6 +53,20 @@ def open_dataset(path: str | Path, split: str | None = None) -> DataSet:
     Raises:
         UserError: no such directory or split, nothing in it, or files that do not belong together.
     """
+    root, reader, found = _located(path, split)
+    return reader.read(root, found)
+
+
+def check_split(path: str | Path, split: str | None = None) -> None:
+    """As `open_dataset` would find it, without reading what it holds: that may take long.
+
+    Raises:
+        UserError: no such directory or split, or no data set in it.
+    """
+    _located(path, split)
+
+
+def _located(path: str | Path, split: str | None) -> tuple[Path, Reader, str]:
     root, reader = _recognise(path)
     splits = reader.splits(root)
     if split is None:
@@ -61,7 +75,7 @@ def open_dataset(path: str | Path, split: str | None = None) -> DataSet:
         split = DEFAULT_SPLIT if DEFAULT_SPLIT in splits else splits[0]
     if split not in splits:
         raise UserError(f"{root}: has no split '{split}'; it has {', '.join(splits)}")
-    return reader.read(root, split)
+    return root, reader, split
 
 
 def list_splits(path: str | Path) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from ovseg_ray.config import Config, TrainingConfig
 from ovseg_ray.data.squares import resize_shorter
 from ovseg_ray.errors import UserError
+from ovseg_ray.feature_store.store import is_store
 from ovseg_ray.methods.base import Batch, Encoding, Method, ParameterGroup, Segmentation, Transform
 from ovseg_ray.methods.gather import gather_counts, gather_rows, spread
 from ovseg_ray.methods.stego.config import StegoConfig
@@ -48,7 +51,15 @@ class Stego(Method):
     name = "stego"
     config_class = StegoConfig
     segments = False
+    way_to_segment = "give its clusters names first: 'ovseg-ray name RUN OUT --clip run:CLIP --data DATA'"
     config: StegoConfig
+
+    @classmethod
+    def from_data(cls, model: Mapping[str, Any], paths: Sequence[str]) -> Mapping[str, Any]:
+        """A feature store that is trained on is the one that features come from."""
+        if model.get("features") is None and len(paths) == 1 and is_store(Path(paths[0])):
+            return {**model, "features": paths[0]}
+        return model
 
     def __init__(self, config: StegoConfig, backbone: FrozenBackbone | None = None) -> None:
         super().__init__()

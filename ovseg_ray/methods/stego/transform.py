@@ -46,7 +46,8 @@ class StegoTransform:
     def __post_init__(self) -> None:
         if self.config.features is None:
             raise UserError(
-                "model.features: 'train stego' reads a feature store; make one with 'ovseg-ray embed DATA OUT'"
+                "model.features: 'train stego' reads a feature store; make one with 'ovseg-ray embed DATA OUT', then "
+                "give --data OUT"
             )
         store = open_store(self.config.features)
         weights = self.config.encoder.weights
