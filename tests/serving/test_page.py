@@ -231,6 +231,53 @@ def test_labels_can_be_hidden_recoloured_removed_and_faded(opened: Any, live: tu
     assert page.locator("#labels").input_value() == ", ".join(x for i, x in enumerate(labels) if i != largest)
 
 
+def dimmed(page: Page) -> bool:
+    """Whether any colour is faint, once the browser has told its rows where the pointer is."""
+    page.wait_for_timeout(400)
+    alpha = painted(page)[..., 3]
+    return bool(((alpha > 0) & (alpha < 128)).any())
+
+
+@in_browser
+def test_only_a_pointer_that_moves_to_what_can_be_seen_dims_the_rest(opened: Any, live: tuple[str, Engine]) -> None:
+    page = opened()
+    take_sample(page)
+    truth = expected(live[1], 4, list(sample(4).labels))
+    areas = np.bincount(truth.label_map.ravel(), minlength=len(sample(4).labels))
+    order = areas.argsort()
+    assert areas[order[0]] == 0
+    assert areas[order[-3]] > 0
+    absent, small, middle, large = (sample(4).labels[i] for i in order[[0, -3, -2, -1]])
+    page.locator("#labels").fill(", ".join((absent, small, middle, large)))
+    settled(page)
+
+    def at(label: str) -> tuple[float, float]:
+        box = page.get_by_role("button", name=f"Remove {label}").bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+    page.mouse.move(*at(absent))
+    assert not dimmed(page), "there is nothing to show of this label"
+    for removed in (absent, small):  # whose row the next one takes the place of
+        x, y = at(removed)
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.up()
+        settled(page)
+        assert removed not in page.locator("#labels").input_value()
+        assert not dimmed(page), "the pointer rests"
+        page.mouse.move(x + 2, y)
+        assert not dimmed(page), "the hand slipped"
+    page.mouse.move(*at(large))
+    assert dimmed(page)
+    page.mouse.move(*at(middle))
+    assert dimmed(page)
+    page.locator("#legend input[type=checkbox]").first.evaluate("input => input.click()")
+    assert not dimmed(page), "a hidden label leaves the others as they are"
+    page.mouse.move(5, 5)
+    page.locator("#legend input[type=checkbox]").first.evaluate("input => input.click()")
+    assert not dimmed(page)
+
+
 @in_browser
 def test_pointer_and_arrow_keys_tell_label_and_confidence(opened: Any, live: tuple[str, Engine]) -> None:
     page = opened()
@@ -510,6 +557,22 @@ def test_on_a_phone_the_picture_stays_in_sight(opened: Any) -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator(".view").tap(position={"x": 40, "y": 40})
     assert page.locator(".tip").is_visible()
+
+
+@in_browser
+@pytest.mark.parametrize("width", [320, 390])
+def test_on_a_phone_the_samples_stand_whole_between_picture_and_labels(opened: Any, width: int) -> None:
+    page = opened(**{**PHONE, "viewport": {"width": width, "height": 800}})
+    assert "Choose a picture" in page.locator("#empty").inner_text()
+    assert "Drop" not in page.locator("#empty").inner_text()
+    page.locator("#samples button").last.tap()
+    settled(page)
+    boxes = [button.bounding_box() for button in page.locator("#samples button").all()]
+    assert len({box["y"] for box in boxes}) == 1
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] >= 44 for box in boxes)
+    stage, panel = (page.locator(name).bounding_box() for name in ("#stage", "#panel"))
+    assert stage["y"] + stage["height"] <= boxes[0]["y"]
+    assert boxes[0]["y"] + boxes[0]["height"] <= panel["y"]
 
 
 @in_browser

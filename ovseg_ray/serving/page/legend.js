@@ -3,6 +3,8 @@
 const percent = (share) => (share >= 0.995 || share === 0 ? `${Math.round(100 * share)} %`
   : share < 0.01 ? "< 1 %" : `${Math.round(100 * share)} %`);
 
+const SLACK = 6; // pixels that a hand may slip after a press without pointing at anything else
+
 export class Legend {
   /**
    * @param {HTMLElement} list
@@ -12,6 +14,27 @@ export class Legend {
     this.list = list;
     this.calls = calls;
     this.rows = new Map(); // of each label object, so that a row keeps its focus while others come and go
+    this.pointed = null;
+    this.watch();
+  }
+
+  /** Tells whether the pointer moved: rows that come to lie under one at rest are not pointed at. */
+  watch() {
+    let [rest, slack] = [null, 0];
+    this.moved = false;
+    const settle = (event, pixels) => ([rest, slack] = [event, pixels]);
+    document.addEventListener("pointerdown", (event) => settle(event, SLACK), { capture: true, passive: true });
+    document.addEventListener("pointermove", (event) => {
+      const way = rest ? Math.hypot(event.clientX - rest.clientX, event.clientY - rest.clientY) : Infinity;
+      this.moved = way > slack;
+      if (this.moved) settle(event, 0);
+    }, { capture: true, passive: true });
+  }
+
+  point(label) {
+    if (label === this.pointed) return;
+    this.pointed = label;
+    this.calls.onPoint(label);
   }
 
   /**
@@ -25,8 +48,9 @@ export class Legend {
     });
     for (const [label, row] of this.rows) {
       if (!labels.includes(label)) {
-        row.remove();
         this.rows.delete(label);
+        row.remove();
+        if (label === this.pointed) this.point(null); // not every browser says that the pointer has left it
       }
     }
     wanted.forEach((row, index) => {
@@ -55,12 +79,14 @@ export class Legend {
       this.calls.onChange();
     });
     remove.addEventListener("click", () => this.calls.onRemove(label));
-    row.addEventListener("pointerenter", () => this.calls.onPoint(label));
-    row.addEventListener("pointerleave", () => this.calls.onPoint(null));
-    row.addEventListener("focusin", (event) => {
-      if (event.target.matches(":focus-visible")) this.calls.onPoint(label);
+    row.addEventListener("pointermove", (event) => {
+      if (this.moved && event.pointerType !== "touch") this.point(label); // a finger that moves scrolls
     });
-    row.addEventListener("focusout", () => this.calls.onPoint(null));
+    row.addEventListener("pointerleave", () => this.point(null));
+    row.addEventListener("focusin", (event) => {
+      if (event.target.matches(":focus-visible")) this.point(label);
+    });
+    row.addEventListener("focusout", () => this.point(null));
     return row;
   }
 

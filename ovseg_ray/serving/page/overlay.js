@@ -9,7 +9,7 @@ const DIM = 0.22;
  *   label and confidence (0..255) of each pixel
  * @param {{colour: string, shown: boolean}[]} labels by their number in the map
  * @param {{floor: number, highlight: object | null}} view pixels below `floor` (0..1) stay bare; all labels but
- *   `highlight` are dimmed
+ *   `highlight` are dimmed, unless it is nowhere to be seen
  * @returns {ImageData} of the picture's proportions
  */
 export function paint(found, labels, view) {
@@ -40,12 +40,15 @@ export function paint(found, labels, view) {
 }
 
 function small({ width, height, map, confidence }, labels, { floor, highlight }) {
+  const least = Math.round(255 * floor);
+  const lit = highlight?.shown ? labels.indexOf(highlight) : -1;
+  let dims = false;
+  for (let i = 0; lit >= 0 && !dims && i < map.length; i++) dims = map[i] === lit && confidence[i] >= least;
   const table = labels.map((label) => {
     const value = parseInt(label.colour.slice(1), 16);
-    const alpha = !label.shown ? 0 : highlight && highlight !== label ? 255 * DIM : 255;
+    const alpha = !label.shown ? 0 : dims && highlight !== label ? 255 * DIM : 255;
     return alpha ? pixel(value >> 16, (value >> 8) & 255, value & 255, alpha) : 0;
   });
-  const least = Math.round(255 * floor);
   const colours = new Uint32Array(width * height);
   for (let i = 0; i < colours.length; i++) {
     if (confidence[i] >= least && map[i] < table.length) colours[i] = table[map[i]];
