@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 import pytest
-from serving_tools import encoded, make_run, picture
+from serving_tools import encoded, free_port, make_run, picture
 
 from ovseg_ray.commands.serve import serve as serve_command
 from ovseg_ray.serving.config import ImageStoreConfig, ScalingConfig, ServingConfig
@@ -26,12 +25,6 @@ from ovseg_ray.serving.local import serve_here
 pytestmark = pytest.mark.ray
 ASK = {"candidate_labels": "sky, grass, a red car"}
 DATA = encoded(picture())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def serving(*runs: Path) -> ServingConfig:

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from serving_tools import encoded, make_run, picture
+from serving_tools import encoded, free_port, make_run, picture
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+from ovseg_ray.errors import UserError
+from ovseg_ray.serving.config import ServingConfig
+from ovseg_ray.serving.local import HAPROXY_PORTS, serve_here
+from ovseg_ray.serving.resources import local_scaling
+
 ASK = {"candidate_labels": "sky, grass, a red car"}
 DATA = encoded(picture(256, 256))
-HAPROXY_PORTS = (8404, 9101)  # its counters; Ray gives no way to choose them
 CLIENTS = 24
 
 
@@ -60,9 +63,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, su
     folder = tmp_path_factory.mktemp("serve")
     run, log, config = make_run(folder / "lseg"), folder / "log", folder / "serve.yaml"
     config.write_text(f"models: [{{run: {run}, name: first, device: cpu}}]\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["serve", "--config", str(config), "--port", str(port), "--haproxy", "--max-replicas", "2"]
     code = "import sys; from ovseg_ray.cli import main; sys.exit(main(sys.argv[1:]))"
     with log.open("wb") as file:
@@ -76,6 +77,20 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, su
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_a_port_that_haproxy_needs_is_told_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ovseg_ray.serving.local.connect", None)
+    config = ServingConfig.model_validate({"models": [{"run": str(make_run(tmp_path / "lseg"))}]})
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr("ovseg_ray.serving.local.HAPROXY_PORTS", (port,))
+        with pytest.raises(UserError, match=f"--haproxy: its port {port}: cannot be listened on .*; another 'serve"):
+            serve_here(lambda: config, local_scaling(1, 1), port=free_port(), haproxy=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_second_replica_comes_with_the_load(endpoint: tuple[str, subprocess.Popen[bytes], Path, Path]) -> None:
     url, stop, wrong = endpoint[0], threading.Event(), []
 
@@ -99,6 +114,8 @@ def test_a_second_replica_comes_with_the_load(endpoint: tuple[str, subprocess.Po
     assert not wrong, wrong[0]
 
 
+@pytest.mark.ray
+@pytest.mark.slow
 def test_sighup_serves_what_the_file_says_then_and_sigterm_ends_it(
     endpoint: tuple[str, subprocess.Popen[bytes], Path, Path],
 ) -> None:
